@@ -1,0 +1,50 @@
+# What the compiler is told about our own code: rustasr_options. Also the compiler cache, the processor family
+# and the sanitizers.
+
+find_program(CCACHE_PROGRAM NAMES ccache sccache)
+if(CCACHE_PROGRAM)
+  foreach(_language C CXX CUDA)
+    if(NOT CMAKE_${_language}_COMPILER_LAUNCHER)
+      set(CMAKE_${_language}_COMPILER_LAUNCHER "${CCACHE_PROGRAM}")
+    endif()
+  endforeach()
+endif()
+
+set(_processor "${CMAKE_SYSTEM_PROCESSOR}")
+if(CMAKE_OSX_ARCHITECTURES)
+  set(_processor "${CMAKE_OSX_ARCHITECTURES}")
+elseif(CMAKE_GENERATOR_PLATFORM)
+  set(_processor "${CMAKE_GENERATOR_PLATFORM}")
+endif()
+if(_processor MATCHES "^(x86_64|AMD64|amd64|x64)$")
+  set(RUSTASR_X86 ON)
+elseif(_processor MATCHES "^(aarch64|arm64|ARM64)$")
+  set(RUSTASR_ARM64 ON)
+endif()
+
+# The address sanitizer covers ggml too (whose buffers our sizes fill); undefined behaviour is our own affair.
+if(RUSTASR_SANITIZE)
+  add_compile_options(-fsanitize=address -fno-omit-frame-pointer -g1)
+  add_link_options(-fsanitize=address,undefined)
+endif()
+
+add_library(rustasr_options INTERFACE)
+target_compile_features(rustasr_options INTERFACE cxx_std_17)
+if(MSVC)
+  target_compile_options(rustasr_options INTERFACE /W4 /utf-8 /EHsc $<$<BOOL:${RUSTASR_WERROR}>:/WX>)
+  target_compile_definitions(rustasr_options INTERFACE NOMINMAX _USE_MATH_DEFINES)
+else()
+  target_compile_options(rustasr_options INTERFACE -Wall -Wextra $<$<BOOL:${RUSTASR_WERROR}>:-Werror>)
+  if(RUSTASR_SANITIZE)
+    target_compile_options(rustasr_options INTERFACE -fsanitize=undefined -fno-sanitize-recover=undefined)
+  else()
+    # Model and audio files come from strangers: bounds-checked containers and the usual hardening.
+    target_compile_options(rustasr_options INTERFACE -fstack-protector-strong)
+    target_compile_definitions(rustasr_options INTERFACE _GLIBCXX_ASSERTIONS)
+    target_compile_options(rustasr_options INTERFACE
+                           $<$<NOT:$<CONFIG:Debug>>:-U_FORTIFY_SOURCE> $<$<NOT:$<CONFIG:Debug>>:-D_FORTIFY_SOURCE=2>)
+  endif()
+  if(NOT APPLE AND NOT WIN32)
+    target_link_options(rustasr_options INTERFACE -Wl,-z,relro,-z,now)
+  endif()
+endif()

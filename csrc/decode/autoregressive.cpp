@@ -1,0 +1,291 @@
+#include "decode/autoregressive.h"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <map>
+#include <memory>
+#include <numeric>
+#include <string>
+
+#include "core/error.h"
+#include "kernels/elementwise.h"
+
+namespace rustasr {
+namespace {
+
+struct Hypothesis {
+    std::vector<int32_t> tokens;
+    std::vector<float> logprobs;
+    double sum = 0;
+    bool ended = false;
+
+    Hypothesis extended(int32_t token, float logprob, int32_t end_of_text) const {
+        Hypothesis next = *this;
+        next.logprobs.push_back(logprob);
+        next.sum += logprob;
+        next.ended = token == end_of_text;
+        if (!next.ended) next.tokens.push_back(token);
+        return next;
+    }
+};
+
+int32_t argmax_or_throw(const float* logits, int64_t n_vocab) {
+    const int64_t token = kernels::argmax(logits, n_vocab);
+    if (token < 0 || !std::isfinite(logits[token])) {
+        throw TranscriptionError(
+            "the decoder's logits are not numbers: the model file or the audio is damaged");
+    }
+    return static_cast<int32_t>(token);
+}
+
+/// The search in one window: fed with rows of logits, it says which branches to compute next.
+class WindowSearch {
+   public:
+    WindowSearch(int64_t n_vocab, int32_t end_of_text, const LogitFilter& filter,
+                 const DecodeOptions& options)
+        : n_vocab_(n_vocab), end_of_text_(end_of_text), filter_(filter), options_(options) {
+        hypotheses_.resize(1);
+    }
+    virtual ~WindowSearch() = default;
+
+    /// logits(row) belongs to branch `row`; at first all hypotheses share row 0.
+    virtual void advance(const std::function<float*(int)>& logits) = 0;
+    /// When no room is left.
+    virtual void finish() {}
+    virtual const std::vector<Hypothesis>& candidates() const { return hypotheses_; }
+    const std::vector<Branch>& branches() const { return branches_; }  // empty: done
+
+    Decoded best() const {
+        const std::vector<Hypothesis>& all = candidates();
+        const auto ranked = std::max_element(
+            all.begin(), all.end(), [this](const auto& a, const auto& b) { return score(a) < score(b); });
+        Decoded decoded;
+        decoded.tokens = ranked->tokens;
+        decoded.logprobs = ranked->logprobs;
+        decoded.sum_logprob = ranked->sum;
+        decoded.avg_logprob = ranked->sum / static_cast<double>(ranked->tokens.size() + 1);
+        decoded.score = score(*ranked);
+        return decoded;
+    }
+
+   protected:
+    double score(const Hypothesis& hypothesis) const {
+        const double length = static_cast<double>(std::max<size_t>(1, hypothesis.tokens.size()));
+        // Wu et al. 2016, arXiv:1609.08144, equation 14.
+        const double penalty =
+            options_.length_penalty ? std::pow((5 + length) / 6, *options_.length_penalty) : length;
+        return hypothesis.sum / penalty;
+    }
+
+    int64_t n_vocab_;
+    int32_t end_of_text_;
+    const LogitFilter& filter_;
+    const DecodeOptions& options_;
+    std::vector<Hypothesis> hypotheses_;
+    std::vector<Branch> branches_;
+};
+
+/// temperature 0: the likeliest token; above: best_of independent samples.
+class SampleSearch : public WindowSearch {
+   public:
+    SampleSearch(int64_t n_vocab, int32_t end_of_text, const LogitFilter& filter,
+                 const DecodeOptions& options, uint64_t stream)
+        : WindowSearch(n_vocab, end_of_text, filter, options),
+          random_(options.seed * 0x9E3779B97F4A7C15u + stream) {
+        hypotheses_.resize(static_cast<size_t>(options.n_rows()));
+    }
+
+    void advance(const std::function<float*(int)>& logits) override {
+        const bool first = branches_.empty();
+        if (first) filter_({}, logits(0));
+        for (size_t row = 0; row < hypotheses_.size(); ++row) {
+            Hypothesis& hypothesis = hypotheses_[row];
+            if (hypothesis.ended) continue;
+            float* values = logits(first ? 0 : static_cast<int>(row));
+            if (!first) filter_(hypothesis.tokens, values);
+            const float normalizer = kernels::log_sum_exp(values, n_vocab_);
+            const int32_t token = pick(values);
+            hypothesis = hypothesis.extended(token, values[token] - normalizer, end_of_text_);
+        }
+        next_branches();
+    }
+
+   private:
+    int32_t pick(const float* logits) {
+        const int32_t likeliest = argmax_or_throw(logits, n_vocab_);
+        if (options_.temperature <= 0) return likeliest;
+        const float peak = logits[likeliest];
+        weights_.resize(static_cast<size_t>(n_vocab_));
+        double total = 0;
+        for (int64_t i = 0; i < n_vocab_; ++i) {
+            total += weights_[i] =
+                std::isinf(logits[i]) ? 0.0 : std::exp((logits[i] - peak) / options_.temperature);
+        }
+        // Not std::uniform_real_distribution: its numbers differ between standard libraries.
+        double left = static_cast<double>(random_() >> 11) * 0x1.0p-53 * total;
+        int32_t last = end_of_text_;
+        for (int64_t i = 0; i < n_vocab_; ++i) {
+            if (weights_[i] == 0) continue;
+            last = static_cast<int32_t>(i);
+            left -= weights_[i];
+            if (left < 0) break;
+        }
+        return last;
+    }
+
+    void next_branches() {
+        branches_.clear();
+        for (size_t row = 0; row < hypotheses_.size(); ++row) {
+            const Hypothesis& h = hypotheses_[row];
+            branches_.push_back({static_cast<int>(row), h.ended ? end_of_text_ : h.tokens.back()});
+        }
+        if (std::all_of(hypotheses_.begin(), hypotheses_.end(), [](const auto& h) { return h.ended; })) {
+            branches_.clear();
+        }
+    }
+
+    std::mt19937_64 random_;
+    std::vector<double> weights_;
+};
+
+class BeamSearch : public WindowSearch {
+   public:
+    using WindowSearch::WindowSearch;
+
+    void advance(const std::function<float*(int)>& logits) override {
+        struct Candidate {
+            size_t parent;
+            int32_t token;
+            float logprob;
+            double sum;
+        };
+        std::vector<Candidate> candidates;
+        for (size_t row = 0; row < hypotheses_.size(); ++row) {
+            float* values = logits(static_cast<int>(row));
+            filter_(hypotheses_[row].tokens, values);
+            argmax_or_throw(values, n_vocab_);
+            const float normalizer = kernels::log_sum_exp(values, n_vocab_);
+            for (int32_t token : top(values, options_.beam_size + 1)) {
+                const float logprob = values[token] - normalizer;
+                candidates.push_back({row, token, logprob, hypotheses_[row].sum + logprob});
+            }
+        }
+        std::stable_sort(candidates.begin(), candidates.end(),
+                         [](const Candidate& a, const Candidate& b) { return a.sum > b.sum; });
+        std::vector<Hypothesis> live;
+        std::vector<Hypothesis> ended;
+        branches_.clear();
+        for (const Candidate& c : candidates) {
+            Hypothesis next = hypotheses_[c.parent].extended(c.token, c.logprob, end_of_text_);
+            if (next.ended) {
+                ended.push_back(std::move(next));
+                continue;
+            }
+            branches_.push_back({static_cast<int>(c.parent), c.token});
+            live.push_back(std::move(next));
+            if (live.size() == static_cast<size_t>(options_.beam_size)) break;
+        }
+        hypotheses_ = std::move(live);
+        for (Hypothesis& h : ended) {
+            if (finished_.size() < pool_size()) finished_.push_back(std::move(h));
+        }
+        if (finished_.size() >= pool_size()) branches_.clear();
+    }
+
+    void finish() override {
+        std::stable_sort(hypotheses_.begin(), hypotheses_.end(),
+                         [](const Hypothesis& a, const Hypothesis& b) { return a.sum > b.sum; });
+        for (const Hypothesis& h : hypotheses_) {
+            if (finished_.size() >= static_cast<size_t>(options_.beam_size)) break;
+            finished_.push_back(h);
+        }
+    }
+
+    const std::vector<Hypothesis>& candidates() const override { return finished_; }
+
+   private:
+    size_t pool_size() const {
+        return static_cast<size_t>(std::max(1L, std::lround(options_.beam_size * options_.patience)));
+    }
+
+    // The n likeliest tokens, best first; lower ids first among equals. Forbidden ones are left out.
+    std::vector<int32_t> top(const float* logits, int n) const {
+        std::vector<int32_t> best;
+        const auto better = [logits](int32_t a, int32_t b) {
+            return logits[a] > logits[b] || (logits[a] == logits[b] && a < b);
+        };
+        for (int32_t i = 0; i < n_vocab_; ++i) {
+            if (logits[i] == -std::numeric_limits<float>::infinity()) continue;
+            if (static_cast<int>(best.size()) == n && !better(i, best.back())) continue;
+            best.insert(std::upper_bound(best.begin(), best.end(), i, better), i);
+            if (static_cast<int>(best.size()) > n) best.pop_back();
+        }
+        return best;
+    }
+
+    std::vector<Hypothesis> finished_;
+};
+
+std::unique_ptr<WindowSearch> make_search(const StepModel& model, int window, int32_t end_of_text,
+                                          const LogitFilter& filter, const DecodeOptions& options) {
+    if (options.temperature <= 0 && options.beam_size > 1) {
+        return std::make_unique<BeamSearch>(model.n_vocab(), end_of_text, filter, options);
+    }
+    return std::make_unique<SampleSearch>(model.n_vocab(), end_of_text, filter, options,
+                                          static_cast<uint64_t>(window));
+}
+
+}  // namespace
+
+void DecodeOptions::check() const {
+    const auto fail = [](const std::string& what, double found, const char* expected) {
+        throw OptionError(what + ": expected " + expected + ", found " + std::to_string(found));
+    };
+    if (!(temperature >= 0 && temperature <= 10)) fail("temperature", temperature, "0..10");
+    if (beam_size < 0 || beam_size > 32) fail("beam_size", beam_size, "0..32");
+    if (best_of < 1 || best_of > 32) fail("best_of", best_of, "1..32");
+    if (!(patience > 0 && patience <= 10)) fail("patience", patience, "above 0, at most 10");
+    if (length_penalty && !(*length_penalty >= 0 && *length_penalty <= 1))
+        fail("length_penalty", *length_penalty, "0..1");
+    if (max_tokens < 1) fail("max_tokens", max_tokens, "1 or more");
+    if (!(max_initial_timestamp >= 0))
+        fail("max_initial_timestamp", max_initial_timestamp, "0 or more seconds");
+}
+
+std::vector<Decoded> search(StepModel& model, int n_windows, int32_t end_of_text, const LogitFilter& filter,
+                            const DecodeOptions& options) {
+    std::vector<std::unique_ptr<WindowSearch>> windows;
+    for (int w = 0; w < n_windows; ++w)
+        windows.push_back(make_search(model, w, end_of_text, filter, options));
+
+    std::vector<std::vector<Branch>> branches(windows.size());
+    bool any = false;
+    const auto take_branches = [&](int w, int n_sampled) {
+        WindowSearch& window = *windows[w];
+        branches[w] = n_sampled < options.max_tokens && n_sampled < model.room(w) ? window.branches()
+                                                                                  : std::vector<Branch>{};
+        any |= !branches[w].empty();
+    };
+    for (int w = 0; w < n_windows; ++w) {
+        windows[w]->advance([&](int) { return model.prompt_logits(w); });
+        take_branches(w, 1);
+    }
+    for (int n_sampled = 2; any; ++n_sampled) {
+        model.step(branches);
+        any = false;
+        for (int w = 0; w < n_windows; ++w) {
+            if (branches[w].empty()) continue;
+            windows[w]->advance([&](int row) { return model.step_logits(w, row); });
+            take_branches(w, n_sampled);
+        }
+    }
+    std::vector<Decoded> results;
+    for (auto& window : windows) {
+        window->finish();
+        results.push_back(window->best());
+    }
+    return results;
+}
+
+}  // namespace rustasr

@@ -1,0 +1,258 @@
+// Attention for few queries (a decoder's step): K and V are read once, straight from where they lie, and the
+// lanes of a vector are elements of a head. Always in F32: the memory is the limit, not the arithmetic.
+//
+//   per tile of keys:     scores [row][key] = <q, k>, partial sums of W keys reduced together
+//                         softmax along the row, then out[row] = out * alpha + sum_key weight * v
+//
+// Included by the forms after their Simd.
+#pragma once
+
+#include "kernels/attention_rows.h"
+
+namespace rustasr::kernels {
+namespace {
+namespace narrow {
+
+using V = Simd::V;
+constexpr int W = Simd::W;
+constexpr int kMaxRows = 8;
+constexpr int kTileKeys = 256;
+constexpr int kGroup = 4;  // keys of a micro-kernel
+static_assert(kTileKeys % W == 0 && W % kGroup == 0, "whole groups of keys");
+
+struct Scratch {
+    float *q, *out;        // [kMaxRows][padded D]
+    float* scores;         // [kMaxRows][kTileKeys]
+    float *keys, *values;  // [kTileKeys][padded D], when D is no multiple of W
+};
+
+inline size_t lay_out(Scratch* s, float* scratch, int64_t dim) {
+    const int64_t padded = round_up(dim, 16);
+    int64_t used = 0;
+    const auto take = [scratch, &used](int64_t n) {
+        const int64_t begin = used;
+        used += round_up(n, 16);
+        return scratch ? scratch + begin : nullptr;
+    };
+    s->q = take(kMaxRows * padded);
+    s->out = take(kMaxRows * padded);
+    s->scores = take(kMaxRows * kTileKeys);
+    s->keys = take(kTileKeys * padded);
+    s->values = take(kTileKeys * padded);
+    return static_cast<size_t>(used) * sizeof(float);
+}
+
+// Keys or values of one tile: `n` rows of `stride` bytes, of `vectors` whole vectors each.
+struct Lines {
+    const char* data;
+    int64_t stride, n, vectors;
+};
+
+// scores[R][kTileKeys] = <q[R], keys>; q rows are `padded` floats apart. Scores behind the last key are
+// undefined.
+template <Element kType, int R>
+void dot_products(const float* q, int64_t padded, const Lines& keys, float* scores) {
+    constexpr int64_t kStep = W * element_size(kType);
+    for (int64_t first = 0; first < keys.n; first += W) {
+        V partial[R][W];
+        RUSTASR_UNROLL
+        for (int g = 0; g < W; g += kGroup) {
+            const char* k[kGroup];
+            RUSTASR_UNROLL
+            for (int i = 0; i < kGroup; i++)
+                k[i] = keys.data + smaller(first + g + i, keys.n - 1) * keys.stride;
+            V acc[R][kGroup];
+            RUSTASR_UNROLL
+            for (int r = 0; r < R; r++) {
+                RUSTASR_UNROLL
+                for (int i = 0; i < kGroup; i++) acc[r][i] = Simd::zero();
+            }
+            for (int64_t c = 0; c < keys.vectors; c++) {
+                V kv[kGroup];
+                RUSTASR_UNROLL
+                for (int i = 0; i < kGroup; i++) kv[i] = load_as<kType>(k[i] + c * kStep);
+                RUSTASR_UNROLL
+                for (int r = 0; r < R; r++) {
+                    const V qv = Simd::load(q + r * padded + c * W);
+                    RUSTASR_UNROLL
+                    for (int i = 0; i < kGroup; i++) acc[r][i] = Simd::fma(kv[i], qv, acc[r][i]);
+                }
+            }
+            RUSTASR_UNROLL
+            for (int r = 0; r < R; r++) {
+                RUSTASR_UNROLL
+                for (int i = 0; i < kGroup; i++) partial[r][g + i] = acc[r][i];
+            }
+        }
+        RUSTASR_UNROLL
+        for (int r = 0; r < R; r++) Simd::store(scores + r * kTileKeys + first, Simd::sums(partial[r]));
+    }
+}
+
+// out[R] += weights[R] * values, for K vectors of the row from vector c on.
+template <Element kType, int R, int K>
+RUSTASR_INLINE void weighted_columns(const float* weights, const Lines& values, int64_t c, float* out,
+                                     int64_t padded) {
+    constexpr int64_t kStep = W * element_size(kType);
+    V acc[R][K];
+    RUSTASR_UNROLL
+    for (int r = 0; r < R; r++) {
+        RUSTASR_UNROLL
+        for (int i = 0; i < K; i++) acc[r][i] = Simd::load(out + r * padded + (c + i) * W);
+    }
+    for (int64_t j = 0; j < values.n; j++) {
+        V v[K];
+        RUSTASR_UNROLL
+        for (int i = 0; i < K; i++) v[i] = load_as<kType>(values.data + j * values.stride + (c + i) * kStep);
+        RUSTASR_UNROLL
+        for (int r = 0; r < R; r++) {
+            const V p = Simd::set1(weights[r * kTileKeys + j]);
+            RUSTASR_UNROLL
+            for (int i = 0; i < K; i++) acc[r][i] = Simd::fma(p, v[i], acc[r][i]);
+        }
+    }
+    RUSTASR_UNROLL
+    for (int r = 0; r < R; r++) {
+        RUSTASR_UNROLL
+        for (int i = 0; i < K; i++) Simd::store(out + r * padded + (c + i) * W, acc[r][i]);
+    }
+}
+
+template <Element kType, int R>
+void weighted_sum(const float* weights, const Lines& values, float* out, int64_t padded) {
+    constexpr int K = Simd::kNarrowVectors;
+    int64_t c = 0;
+    for (; c + K <= values.vectors; c += K) weighted_columns<kType, R, K>(weights, values, c, out, padded);
+    for (; c < values.vectors; c++) weighted_columns<kType, R, 1>(weights, values, c, out, padded);
+}
+
+// scores[n] += mask[first + ...] * log2 e
+template <Element kType>
+void add_mask(const char* mask, int64_t n, float* scores) {
+    const V factor = Simd::set1(kLog2E);
+    for (int64_t j = 0; j < n; j += W) {
+        const char* p = mask + j * element_size(kType);
+        const V m = j + W <= n ? load_as<kType>(p) : load_part_as<kType>(p, n - j);
+        Simd::store(scores + j, Simd::fma(m, factor, Simd::load(scores + j)));
+    }
+}
+
+// The running softmax of one row.
+struct RowState {
+    Row row;
+    float best, sum;
+};
+
+// scores[n] -> weights; the row's maximum and sum move on. Returns the factor of what was summed before.
+inline float softmax_step(int64_t n, float* scores, RowState& state) {
+    for (int64_t j = n; j < round_up(n, W); j++) scores[j] = -HUGE_VALF;
+    V m = Simd::set1(state.best);
+    for (int64_t j = 0; j < n; j += W) m = Simd::max(m, Simd::load(scores + j));
+    const float best = Simd::maximum(m);
+    const V shift = finite_maximum(Simd::set1(best));
+    V sum = Simd::zero();
+    for (int64_t j = 0; j < n; j += W) {
+        const V p = Simd::exp2(Simd::sub(Simd::load(scores + j), shift));
+        Simd::store(scores + j, p);
+        sum = Simd::add(sum, p);
+    }
+    alignas(64) float alpha[W];
+    Simd::store(alpha, Simd::exp2(Simd::sub(Simd::set1(state.best), shift)));
+    state.sum = state.sum * alpha[0] + Simd::sum(sum);
+    state.best = best;
+    return alpha[0];
+}
+
+template <Element kType>
+void attend_tile(const AttentionArgs& a, int64_t first, const Lines& keys, const Lines& values, int n_rows,
+                 const Scratch& s, RowState* states) {
+    const int64_t padded = round_up(a.head_dim, 16);
+    int r = 0;
+    for (; r + Simd::kNarrowRows <= n_rows; r += Simd::kNarrowRows) {
+        dot_products<kType, Simd::kNarrowRows>(s.q + r * padded, padded, keys, s.scores + r * kTileKeys);
+    }
+    for (; r < n_rows; r++) dot_products<kType, 1>(s.q + r * padded, padded, keys, s.scores + r * kTileKeys);
+    for (r = 0; r < n_rows; r++) {
+        float* scores = s.scores + r * kTileKeys;
+        if (a.mask.data && a.mask_type == Element::F16) {
+            add_mask<Element::F16>(states[r].row.mask + first * 2, keys.n, scores);
+        } else if (a.mask.data) {
+            add_mask<Element::F32>(states[r].row.mask + first * 4, keys.n, scores);
+        }
+        const V alpha = Simd::set1(softmax_step(keys.n, scores, states[r]));
+        float* out = s.out + r * padded;
+        for (int64_t d = 0; d < padded; d += W) Simd::store(out + d, Simd::mul(Simd::load(out + d), alpha));
+    }
+    for (r = 0; r + Simd::kNarrowRows <= n_rows; r += Simd::kNarrowRows) {
+        weighted_sum<kType, Simd::kNarrowRows>(s.scores + r * kTileKeys, values, s.out + r * padded, padded);
+    }
+    for (; r < n_rows; r++)
+        weighted_sum<kType, 1>(s.scores + r * kTileKeys, values, s.out + r * padded, padded);
+}
+
+// Rows of K or V from key `first` on: in place when they are whole vectors, else converted and padded in
+// `copy`.
+template <Element kType>
+Lines lines_of(const AttentionArgs& a, const AttentionOperand& t, const AttentionItem& item, int64_t first,
+               int64_t n, float* copy) {
+    const char* rows = at(t, first, item.kv_head, item.batch);
+    const int64_t stride = static_cast<int64_t>(t.stride[0]);
+    if (a.head_dim % W == 0) return {rows, stride, n, a.head_dim / W};
+    const int64_t padded = round_up(a.head_dim, W);
+    for (int64_t j = 0; j < n; j++) convert_as<kType>(rows + j * stride, a.head_dim, copy + j * padded);
+    return {reinterpret_cast<const char*>(copy), padded * 4, n, padded / W};
+}
+
+template <Element kType>
+void attend_keys(const AttentionArgs& a, const AttentionItem& item, int n_rows, const Scratch& s,
+                 RowState* states) {
+    for (int64_t first = 0; first < item.n_keys; first += kTileKeys) {
+        const int64_t n = smaller(kTileKeys, item.n_keys - first);
+        const Lines keys = lines_of<kType>(a, a.k, item, first, n, s.keys);
+        const Lines values = lines_of<kType>(a, a.v, item, first, n, s.values);
+        if (a.head_dim % W == 0) {
+            attend_tile<kType>(a, first, keys, values, n_rows, s, states);
+        } else {
+            attend_tile<Element::F32>(a, first, keys, values, n_rows, s, states);
+        }
+    }
+}
+
+void attend(const AttentionArgs& a, const AttentionItem& item, void* scratch) {
+    Scratch s;
+    lay_out(&s, static_cast<float*>(scratch), a.head_dim);
+    const int64_t padded = round_up(a.head_dim, 16);
+    const int n_rows = static_cast<int>(item.row_end - item.row_begin);
+    RowState states[kMaxRows];
+    memset(s.q, 0, static_cast<size_t>(n_rows * padded) * sizeof(float));
+    memset(s.out, 0, static_cast<size_t>(n_rows * padded) * sizeof(float));
+    for (int r = 0; r < n_rows; r++) {
+        states[r] = {row_of(a, item, item.row_begin + r), -HUGE_VALF, 0.0f};
+        for (int64_t d = 0; d < a.head_dim; d++)
+            s.q[r * padded + d] = states[r].row.q[d] * (a.scale * kLog2E);
+    }
+    switch (a.kv_type) {
+        case Element::F32:
+            attend_keys<Element::F32>(a, item, n_rows, s, states);
+            break;
+        case Element::F16:
+            attend_keys<Element::F16>(a, item, n_rows, s, states);
+            break;
+        case Element::BF16:
+            attend_keys<Element::BF16>(a, item, n_rows, s, states);
+            break;
+    }
+    for (int r = 0; r < n_rows; r++) {
+        const float factor = states[r].best > -HUGE_VALF ? 1.0f / states[r].sum : 0.0f;
+        for (int64_t d = 0; d < a.head_dim; d++) states[r].row.out[d] = s.out[r * padded + d] * factor;
+    }
+}
+
+inline size_t scratch_bytes(int64_t head_dim) {
+    Scratch s;
+    return lay_out(&s, nullptr, head_dim);
+}
+
+}  // namespace narrow
+}  // namespace
+}  // namespace rustasr::kernels

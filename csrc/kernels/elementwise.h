@@ -1,0 +1,32 @@
+// Vectorised helpers: reductions over the logits of one decoder step, and two activations as ggml custom
+// operations of one pass each.
+#pragma once
+
+#include <cstdint>
+
+#include "ggml.h"
+
+namespace rustasr::kernels {
+
+// log(sum_i exp(x[i])) over n finite or -inf values; relative error of the sum below 1e-6.
+// -inf for n = 0 or when every value is -inf.
+float log_sum_exp(const float* x, int64_t n);
+
+// Index of the greatest value, the first one among equals; NaN never wins (0 when there is nothing else). -1
+// for n = 0.
+int64_t argmax(const float* x, int64_t n);
+
+// (x - mean) / sqrt(variance + eps) * weight + bias over dimension 0.
+// x [n, ...] F32 with adjacent elements in a row; weight, bias [n] F32, bias may be nullptr. Result
+// contiguous.
+ggml_tensor* layer_norm(ggml_context* ctx, ggml_tensor* x, ggml_tensor* weight, ggml_tensor* bias, float eps);
+
+// gelu(x + bias) = 0.5 * z * (1 + erf(z / sqrt 2)), z = x + bias; absolute error below 1e-6 * max(1, |z|).
+// x [n, ...] F32 with adjacent elements in a row; bias [n] F32 or nullptr. Result contiguous.
+ggml_tensor* gelu_erf(ggml_context* ctx, ggml_tensor* x, ggml_tensor* bias = nullptr);
+
+// False when the kernels are switched off (RUSTASR_KERNELS=off); the caller then builds ggml's own
+// operations.
+bool elementwise_supported();
+
+}  // namespace rustasr::kernels

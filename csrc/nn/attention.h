@@ -1,0 +1,18 @@
+#pragma once
+// Softmax attention over heads that lie side by side in a row of d values.
+
+#include "core/graph.h"
+
+namespace rustasr {
+
+/// Part `index` of rows that hold several of d values (a fused q|k|v product): x [n·d, T·B] seen as
+/// [d/n_head, T, n_head, B], without a copy.
+ggml_tensor* split_heads(Graph& graph, ggml_tensor* x, int64_t d, int64_t n_head, int64_t index,
+                         int64_t n_frames, int64_t batch);
+
+/// q [D, Tq, H, B] F32; k, v [D, Tk, H, B] F32 or F16; mask F16 [Tk, Tq, 1, B] or null, added to the scores;
+/// lengths I32 [B] or null: keys from there on are ignored. Returns [D·H, Tq·B].
+ggml_tensor* attention(Graph& graph, ggml_tensor* q, ggml_tensor* k, ggml_tensor* v, ggml_tensor* mask,
+                       ggml_tensor* lengths = nullptr);
+
+}  // namespace rustasr

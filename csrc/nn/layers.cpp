@@ -1,0 +1,83 @@
+#include "nn/layers.h"
+
+#include "core/error.h"
+#include "kernels/elementwise.h"
+
+namespace rustasr {
+namespace {
+
+ggml_tensor* activate(Graph& graph, ggml_tensor* x, Activation activation) {
+    switch (activation) {
+        case Activation::Gelu:
+            return graph.cpu_kernels() ? kernels::gelu_erf(graph.ctx(), x) : ggml_gelu_erf(graph.ctx(), x);
+        case Activation::Silu:
+            return ggml_silu(graph.ctx(), x);
+        case Activation::Relu:
+            return ggml_relu(graph.ctx(), x);
+        case Activation::None:
+            break;
+    }
+    return x;
+}
+
+}  // namespace
+
+Linear::Linear(Weights weights, int64_t k, int64_t n, bool with_bias)
+    : weight_(weights.matmul("weight", k, n)), bias_(with_bias ? weights.get_f32("bias", {n}) : nullptr) {}
+
+Linear Linear::tied(Weights weights, const std::string& name, int64_t k, int64_t n) {
+    Linear linear;
+    linear.weight_ = weights.matmul(name, k, n);
+    return linear;
+}
+
+ggml_tensor* Linear::operator()(Graph& graph, LinearInput& x, Activation activation,
+                                ggml_tensor* residual) const {
+    ggml_context* ctx = graph.ctx();
+    if (weight_.packed) {
+        if (!x.quantized) x.quantized = kernels::q8_quantize(ctx, x.plain);
+        return kernels::q8_linear(ctx, weight_.tensor, weight_.k, weight_.n, x.quantized, bias_, activation,
+                                  residual);
+    }
+    ggml_tensor* y = ggml_mul_mat(ctx, weight_.tensor, x.plain);
+    if (graph.cpu_kernels() && activation == Activation::Gelu) {
+        y = kernels::gelu_erf(ctx, y, bias_);
+    } else {
+        if (bias_) y = ggml_add_inplace(ctx, y, bias_);
+        y = activate(graph, y, activation);
+    }
+    return residual ? ggml_add_inplace(ctx, y, residual) : y;
+}
+
+LayerNorm::LayerNorm(Weights weights, int64_t d, float eps)
+    : weight_(weights.get_f32("weight", {d})), bias_(weights.get_f32("bias", {d})), eps_(eps) {}
+
+ggml_tensor* LayerNorm::operator()(Graph& graph, ggml_tensor* x) const {
+    if (graph.cpu_kernels()) return kernels::layer_norm(graph.ctx(), x, weight_, bias_, eps_);
+    ggml_context* ctx = graph.ctx();
+    return ggml_add(ctx, ggml_mul(ctx, ggml_norm(ctx, x, eps_), weight_), bias_);
+}
+
+Embedding::Embedding(Weights weights, int64_t d, int64_t n) : table_(weights.get("weight", {d, n})) {}
+
+ggml_tensor* Embedding::operator()(Graph& graph, ggml_tensor* ids) const {
+    return ggml_get_rows(graph.ctx(), table_, ids);
+}
+
+Conv1d::Conv1d(Weights weights, int64_t n_in, int64_t n_out, int stride)
+    : linear_(weights, kTaps * n_in, n_out), n_in_(n_in), stride_(stride) {}
+
+ggml_tensor* Conv1d::operator()(Graph& graph, ggml_tensor* padded, Activation activation) const {
+    GGML_ASSERT(padded->ne[0] == n_in_ && ggml_is_contiguous(padded));
+    const int64_t n_frames = (padded->ne[1] - kTaps) / stride_ + 1, batch = padded->ne[2];
+    ggml_tensor* taps = ggml_view_3d(graph.ctx(), padded, n_in_, n_frames, batch,
+                                     padded->nb[1] * static_cast<size_t>(stride_), padded->nb[2], 0);
+    // ggml refuses to make a view of more elements than its source has, which rows that overlap are.
+    taps->ne[0] = kTaps * n_in_;
+    // Rows that overlap are fine for the CPU, but for its repacked layouts, which read four rows as if they
+    // lay one after the other; there and elsewhere they are laid out once.
+    if (!graph.cpu_kernels() || linear_.repacked()) taps = ggml_cont(graph.ctx(), taps);
+    return linear_(graph, taps, activation);
+}
+
+}  // namespace rustasr

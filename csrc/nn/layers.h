@@ -1,0 +1,83 @@
+#pragma once
+// The layers that every network here is made of: constructed from Weights, called on a tensor. Each adds its
+// operations to a Graph; where our own CPU kernels apply they are used, elsewhere ggml's operations.
+// Shapes are in ggml's order, the fastest dimension first.
+
+#include "core/graph.h"
+#include "core/weights.h"
+#include "kernels/q8_matmul.h"
+
+namespace rustasr {
+
+using kernels::Activation;
+
+/// Activations [k, …] made ready for several Linears that read the same input.
+struct LinearInput {
+    ggml_tensor* plain;                // F32
+    ggml_tensor* quantized = nullptr;  // made by the first packed Linear that needs it
+};
+
+/// y [n, …] = activation(W x + b) + residual.
+class Linear {
+   public:
+    Linear() = default;
+    Linear(Weights weights, int64_t k, int64_t n, bool with_bias = true);
+    /// A matrix that another module owns under `name` (tied embeddings): no bias.
+    static Linear tied(Weights weights, const std::string& name, int64_t k, int64_t n);
+
+    ggml_tensor* operator()(Graph& graph, LinearInput& x, Activation activation = Activation::None,
+                            ggml_tensor* residual = nullptr) const;
+    ggml_tensor* operator()(Graph& graph, ggml_tensor* x, Activation activation = Activation::None,
+                            ggml_tensor* residual = nullptr) const {
+        LinearInput input{x};
+        return (*this)(graph, input, activation, residual);
+    }
+    ggml_type type() const { return weight_.packed ? GGML_TYPE_Q8_0 : weight_.tensor->type; }
+    /// Whether ggml may keep the matrix in a layout of the CPU's own (WeightStore::place_for).
+    bool repacked() const { return type() == GGML_TYPE_Q4_0; }
+
+   private:
+    MatMulWeight weight_;
+    ggml_tensor* bias_ = nullptr;  // [n]
+};
+
+class LayerNorm {
+   public:
+    LayerNorm() = default;
+    LayerNorm(Weights weights, int64_t d, float eps = 1e-5f);
+    ggml_tensor* operator()(Graph& graph, ggml_tensor* x) const;
+
+   private:
+    ggml_tensor* weight_ = nullptr;
+    ggml_tensor* bias_ = nullptr;
+    float eps_ = 0;
+};
+
+/// Rows of a table by id, and the same table as the output matrix.
+class Embedding {
+   public:
+    Embedding() = default;
+    Embedding(Weights weights, int64_t d, int64_t n);
+    ggml_tensor* operator()(Graph& graph, ggml_tensor* ids) const;  // I32 [T] → [d, T]
+
+   private:
+    ggml_tensor* table_ = nullptr;  // [d, n]
+};
+
+/// Convolution over time with kernel size 3, the input already padded with what lies outside (zeros).
+/// The taps of a frame are neighbours in memory, so a row of the product is a view, not a copy (im2col).
+class Conv1d {
+   public:
+    Conv1d() = default;
+    Conv1d(Weights weights, int64_t n_in, int64_t n_out, int stride);
+    /// padded [n_in, T_padded, B] → [n_out, (T_padded − 3)/stride + 1, B]
+    ggml_tensor* operator()(Graph& graph, ggml_tensor* padded, Activation activation) const;
+
+   private:
+    static constexpr int64_t kTaps = 3;
+    Linear linear_;
+    int64_t n_in_ = 0;
+    int stride_ = 1;
+};
+
+}  // namespace rustasr

@@ -1,0 +1,68 @@
+#pragma once
+// The pre-norm transformer blocks. Shapes: x [d, T·B], rows of one sequence after those of the other.
+
+#include <functional>
+
+#include "nn/attention.h"
+#include "nn/kv_cache.h"
+#include "nn/layers.h"
+
+namespace rustasr {
+
+/// Two Linears with a GELU between them, and the residual.
+class Mlp {
+   public:
+    Mlp(Weights weights, int64_t d, int64_t d_hidden);
+    ggml_tensor* operator()(Graph& graph, ggml_tensor* normed, ggml_tensor* residual) const;
+
+   private:
+    Linear up_, down_;
+};
+
+/// x += attention(norm(x)); x += mlp(norm(x)). Whisper's encoder; no mask.
+class EncoderBlock {
+   public:
+    EncoderBlock(Weights weights, int64_t d, int64_t n_head);
+    ggml_tensor* operator()(Graph& graph, ggml_tensor* x, int64_t n_frames, int64_t batch) const;
+
+   private:
+    int64_t d_, n_head_;
+    LayerNorm attn_ln_, mlp_ln_;
+    Linear qkv_, out_;
+    Mlp mlp_;
+};
+
+/// What a decoder block reads besides its input.
+struct DecoderContext {
+    int64_t n_tokens;  // new tokens of each sequence
+    int64_t batch;     // sequences
+    int64_t n_kv;      // cells of the cache that are looked at
+    KvCache* cache;
+    ggml_tensor* cells;    // I64 [n_tokens · batch]: where the new keys and values go
+    ggml_tensor* mask;     // F16 [n_kv, n_tokens, 1, batch]
+    ggml_tensor* lengths;  // I32 [batch] of audio positions to look at (0: the sequence is done)
+};
+
+/// x += self-attention; x += attention to the audio; x += mlp. Whisper's decoder.
+class CrossDecoderBlock {
+   public:
+    CrossDecoderBlock(Weights weights, int64_t d, int64_t n_head);
+
+    /// audio [d, T·B] → its keys and values for this block, [2d, T·B].
+    ggml_tensor* audio_kv(Graph& graph, LinearInput& audio) const { return cross_kv_(graph, audio); }
+    /// audio_keys, audio_values: [d/n_head, T, n_head, batch]. `watch_query` sees the cross-attention's
+    /// queries [d/n_head, n_tokens, n_head, batch].
+    ggml_tensor* operator()(Graph& graph, ggml_tensor* x, const DecoderContext& context, int layer,
+                            ggml_tensor* audio_keys, ggml_tensor* audio_values,
+                            const std::function<void(ggml_tensor* query)>& watch_query) const;
+
+   private:
+    ggml_tensor* self_attention(Graph& graph, ggml_tensor* x, const DecoderContext& context, int layer) const;
+
+    int64_t d_, n_head_;
+    LayerNorm attn_ln_, cross_attn_ln_, mlp_ln_;
+    Linear qkv_, out_, cross_query_, cross_kv_, cross_out_;
+    Mlp mlp_;
+};
+
+}  // namespace rustasr

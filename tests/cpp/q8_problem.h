@@ -1,0 +1,223 @@
+#pragma once
+// For the tests of the Q8_0 product: a problem, its solution through a ggml graph, and its solution in
+// doubles.
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <random>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "check.h"
+#include "ggml-alloc.h"
+#include "ggml-backend.h"
+#include "ggml-cpu.h"
+#include "ggml.h"
+#include "kernels/q8_matmul.h"
+#include "kernels/q8_matmul_form.h"
+
+namespace {
+
+using namespace rustasr::kernels;
+
+std::vector<const Q8Form*> forms() {
+    int count = 0;
+    const Q8Form* const* list = q8_available_forms(&count);
+    return {list, list + count};
+}
+
+const Q8Form* form_in_use = nullptr;
+
+struct UseForm {
+    explicit UseForm(const Q8Form* form) : before(form_in_use) { q8_force_form(form_in_use = form); }
+    ~UseForm() { q8_force_form(form_in_use = before); }
+    UseForm(const UseForm&) = delete;
+    UseForm& operator=(const UseForm&) = delete;
+    const Q8Form* before;
+};
+
+std::vector<float> normal_values(size_t count, unsigned seed, float scale = 1.0f) {
+    std::mt19937 random(seed);
+    std::normal_distribution<float> normal(0.0f, 1.0f);
+    std::vector<float> values(count);
+    for (float& v : values) v = scale * normal(random);
+    return values;
+}
+
+std::vector<uint8_t> q8_0_rows(const std::vector<float>& values, int64_t k, int64_t n) {
+    std::vector<uint8_t> rows(ggml_row_size(GGML_TYPE_Q8_0, k) * static_cast<size_t>(n));
+    ggml_quantize_chunk(GGML_TYPE_Q8_0, values.data(), rows.data(), 0, n, k, nullptr);
+    return rows;
+}
+
+std::vector<uint8_t> random_q8_0(int64_t k, int64_t n, unsigned seed) {
+    return q8_0_rows(normal_values(static_cast<size_t>(k * n), seed, 0.05f), k, n);
+}
+
+// A graph on the CPU backend: tensors are made in ctx, filled once allocated, then computed.
+class Graph {
+   public:
+    Graph() {
+        ggml_init_params params = {};
+        params.mem_size = 1 << 20;
+        params.no_alloc = true;
+        inputs = ggml_init(params);
+        ctx = ggml_init(params);
+        backend = ggml_backend_cpu_init();
+    }
+    ~Graph() {
+        if (allocator != nullptr) ggml_gallocr_free(allocator);
+        if (buffer != nullptr) ggml_backend_buffer_free(buffer);
+        ggml_free(ctx);
+        ggml_free(inputs);
+        ggml_backend_free(backend);
+    }
+    Graph(const Graph&) = delete;
+    Graph& operator=(const Graph&) = delete;
+
+    ggml_tensor* input(ggml_type type, std::vector<int64_t> ne) {
+        ne.resize(4, 1);
+        return ggml_new_tensor(inputs, type, 4, ne.data());
+    }
+    void allocate() { buffer = ggml_backend_alloc_ctx_tensors(inputs, backend); }
+    std::vector<float> compute(ggml_tensor* result, int threads) {
+        ggml_backend_cpu_set_n_threads(backend, threads);
+        ggml_set_output(result);
+        ggml_cgraph* graph = ggml_new_graph(ctx);
+        ggml_build_forward_expand(graph, result);
+        allocator = ggml_gallocr_new(ggml_backend_get_default_buffer_type(backend));
+        REQUIRE(ggml_gallocr_alloc_graph(allocator, graph));
+        REQUIRE(ggml_backend_graph_compute(backend, graph) == GGML_STATUS_SUCCESS);
+        std::vector<float> out(static_cast<size_t>(ggml_nelements(result)));
+        ggml_backend_tensor_get(result, out.data(), 0, out.size() * sizeof(float));
+        return out;
+    }
+
+    ggml_context* inputs = nullptr;
+    ggml_context* ctx = nullptr;
+    ggml_backend_t backend = nullptr;
+    ggml_backend_buffer_t buffer = nullptr;
+    ggml_gallocr_t allocator = nullptr;
+};
+
+struct Problem {
+    int64_t k, n;
+    std::vector<int64_t> rows;          // M, B1, B2
+    std::vector<uint8_t> weights;       // Q8_0
+    std::vector<float> x;               // contiguous
+    std::vector<float> bias, residual;  // empty: none
+    Activation activation = Activation::None;
+
+    int64_t n_rows() const {
+        int64_t total = 1;
+        for (int64_t r : rows) total *= r;
+        return total;
+    }
+};
+
+Problem make_problem(int64_t k, int64_t n, std::vector<int64_t> rows, unsigned seed) {
+    Problem p;
+    p.k = k;
+    p.n = n;
+    p.rows = std::move(rows);
+    p.weights = random_q8_0(k, n, seed);
+    p.x = normal_values(static_cast<size_t>(k * p.n_rows()), seed + 1);
+    return p;
+}
+
+std::vector<float> solve(const Problem& p, const Q8Form* form, int threads = 2) {
+    const UseForm use(form);
+    Graph g;
+    ggml_tensor* w = g.input(GGML_TYPE_I8, {static_cast<int64_t>(q8_packed_nbytes(p.k, p.n))});
+    std::vector<int64_t> x_ne = {p.k}, y_ne = {p.n};
+    x_ne.insert(x_ne.end(), p.rows.begin(), p.rows.end());
+    y_ne.insert(y_ne.end(), p.rows.begin(), p.rows.end());
+    ggml_tensor* x = g.input(GGML_TYPE_F32, x_ne);
+    ggml_tensor* bias = p.bias.empty() ? nullptr : g.input(GGML_TYPE_F32, {p.n});
+    ggml_tensor* residual = p.residual.empty() ? nullptr : g.input(GGML_TYPE_F32, y_ne);
+    g.allocate();
+    q8_pack(p.weights.data(), p.k, p.n, w->data);
+    ggml_backend_tensor_set(x, p.x.data(), 0, ggml_nbytes(x));
+    if (bias) ggml_backend_tensor_set(bias, p.bias.data(), 0, ggml_nbytes(bias));
+    if (residual) ggml_backend_tensor_set(residual, p.residual.data(), 0, ggml_nbytes(residual));
+    return g.compute(q8_linear(g.ctx, w, p.k, p.n, q8_quantize(g.ctx, x), bias, p.activation, residual),
+                     threads);
+}
+
+double exact_activation(double z, Activation activation) {
+    switch (activation) {
+        case Activation::Gelu:
+            return 0.5 * z * std::erfc(-z / std::sqrt(2.0));
+        case Activation::Silu:
+            return z / (1.0 + std::exp(-z));
+        case Activation::Relu:
+            return std::max(z, 0.0);
+        case Activation::None:
+            break;
+    }
+    return z;
+}
+
+// The result in doubles from the quantised values, and for each the tolerance: 1e-5 of the sum of the blocks'
+// magnitudes (and of what is added to them), which is what a sum in F32 can promise.
+void exact(const Problem& p, std::vector<double>& y, std::vector<double>& tolerance) {
+    const int64_t nb = p.k / 32, row_nbytes = static_cast<int64_t>(q8_quantized_row_nbytes(p.k));
+    std::vector<uint8_t> xq(static_cast<size_t>(row_nbytes));
+    y.assign(static_cast<size_t>(p.n * p.n_rows()), 0.0);
+    tolerance = y;
+    for (int64_t m = 0; m < p.n_rows(); ++m) {
+        kQ8Portable.quantize(p.x.data() + m * p.k, p.k, 0, nb, xq.data());
+        for (int64_t r = 0; r < p.n; ++r) {
+            double sum = 0.0, magnitude = 0.0;
+            for (int64_t b = 0; b < nb; ++b) {
+                const uint8_t* block = p.weights.data() + (r * nb + b) * 34;
+                ggml_fp16_t half;
+                float x_scale;
+                std::memcpy(&half, block, 2);
+                std::memcpy(&x_scale, xq.data() + p.k + 4 * b, 4);
+                int64_t dot = 0;
+                for (int i = 0; i < 32; ++i) {
+                    dot += static_cast<int8_t>(block[2 + i]) *
+                           static_cast<int8_t>(xq[static_cast<size_t>(32 * b + i)]);
+                }
+                const double term =
+                    static_cast<double>(ggml_fp16_to_fp32(half)) * x_scale * static_cast<double>(dot);
+                sum += term;
+                magnitude += std::fabs(term);
+            }
+            const size_t i = static_cast<size_t>(m * p.n + r);
+            const double bias = p.bias.empty() ? 0.0 : p.bias[static_cast<size_t>(r)];
+            const double residual = p.residual.empty() ? 0.0 : p.residual[i];
+            y[i] = exact_activation(sum + bias, p.activation) + residual;
+            tolerance[i] = 1e-5 * (magnitude + std::fabs(bias) + std::fabs(residual)) + 1e-37;
+        }
+    }
+}
+
+void check_problem(const Problem& p, const Q8Form* form, int threads = 2) {
+    std::vector<double> expected, tolerance;
+    exact(p, expected, tolerance);
+    const std::vector<float> found = solve(p, form, threads);
+    REQUIRE(found.size() == expected.size());
+    double worst = 0.0;
+    size_t where = 0;
+    for (size_t i = 0; i < found.size(); ++i) {
+        const double error = std::fabs(found[i] - expected[i]) / tolerance[i];
+        if (!(error <= worst)) {
+            worst = error;
+            where = i;
+        }
+    }
+    if (!(worst <= 1.0)) {
+        rustasr::test::fail(__FILE__, __LINE__,
+                            std::string(form->name) + " k=" + std::to_string(p.k) +
+                                " n=" + std::to_string(p.n) + " rows=" + std::to_string(p.n_rows()) +
+                                ": element " + std::to_string(where) + " is off by " + std::to_string(worst) +
+                                " tolerances");
+    }
+    rustasr::test::count_check();
+}
+
+}  // namespace

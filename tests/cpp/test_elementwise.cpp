@@ -1,0 +1,202 @@
+// The elementwise kernels of every form that this machine can run, against double precision.
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <limits>
+#include <random>
+#include <string>
+#include <vector>
+
+#include "check.h"
+#include "core/error.h"
+#include "ggml-alloc.h"
+#include "ggml-backend.h"
+#include "ggml-cpu.h"
+#include "kernels/elementwise.h"
+#include "kernels/elementwise_form.h"
+
+namespace {
+
+using namespace rustasr::kernels;
+
+constexpr float kInfinity = std::numeric_limits<float>::infinity();
+
+std::vector<float> random_values(size_t n, float mean, float spread, unsigned seed) {
+    std::mt19937 random(seed);
+    std::normal_distribution<float> normal(0, 1);
+    std::vector<float> x(n);
+    for (float& v : x) v = mean + spread * normal(random);
+    return x;
+}
+
+const int64_t kCounts[] = {1, 3, 4, 15, 16, 17, 63, 64, 65, 100, 1023, 1024, 1025, 5000, 51866};
+
+// x as [n, rows] inside wider rows of NaN; weight and bias of n.
+struct Operands {
+    Operands(int64_t n, int64_t rows, float mean, float spread)
+        : context(ggml_init({1 << 20, nullptr, true})) {
+        ggml_tensor* wide = ggml_new_tensor_2d(context, GGML_TYPE_F32, n + 5, rows);
+        x = ggml_view_2d(context, wide, n, rows, wide->nb[1], 2 * sizeof(float));
+        weight = ggml_new_tensor_1d(context, GGML_TYPE_F32, n);
+        bias = ggml_new_tensor_1d(context, GGML_TYPE_F32, n);
+        backend = ggml_backend_cpu_init();
+        buffer = ggml_backend_alloc_ctx_tensors(context, backend);
+        std::fill_n(static_cast<float*>(wide->data), (n + 5) * rows, NAN);
+        values = random_values(static_cast<size_t>(n * rows), mean, spread, 7);
+        for (int64_t r = 0; r < rows; r++) {
+            memcpy(static_cast<char*>(x->data) + static_cast<size_t>(r) * x->nb[1], &values[r * n],
+                   static_cast<size_t>(n) * sizeof(float));
+        }
+        weights = random_values(static_cast<size_t>(n), 1, 1, 8);
+        biases = random_values(static_cast<size_t>(n), 0, 1, 9);
+        memcpy(weight->data, weights.data(), weights.size() * sizeof(float));
+        memcpy(bias->data, biases.data(), biases.size() * sizeof(float));
+    }
+    Operands(const Operands&) = delete;
+    ~Operands() {
+        ggml_backend_buffer_free(buffer);
+        ggml_backend_free(backend);
+        ggml_free(context);
+    }
+    template <class Build>
+    std::vector<float> run(int threads, const Build& build) const {
+        ggml_context* c = ggml_init({1 << 20, nullptr, true});
+        ggml_tensor* y = build(c);
+        ggml_cgraph* graph = ggml_new_graph(c);
+        ggml_build_forward_expand(graph, y);
+        ggml_backend_buffer_t out = ggml_backend_alloc_ctx_tensors(c, backend);
+        ggml_backend_cpu_set_n_threads(backend, threads);
+        ggml_backend_graph_compute(backend, graph);
+        std::vector<float> result(static_cast<size_t>(ggml_nelements(y)));
+        memcpy(result.data(), y->data, result.size() * sizeof(float));
+        ggml_backend_buffer_free(out);
+        ggml_free(c);
+        return result;
+    }
+    ggml_context* context;
+    ggml_backend_t backend;
+    ggml_backend_buffer_t buffer;
+    ggml_tensor *x, *weight, *bias;
+    std::vector<float> values, weights, biases;
+};
+
+}  // namespace
+
+TEST_CASE("log_sum_exp: 1e-6 of the sum, at every count, shift and spread") {
+    for (const ElementwiseForm* form : elementwise_usable_forms()) {
+        for (int64_t n : kCounts) {
+            for (float spread : {0.0f, 1.0f, 10.0f}) {
+                for (float mean : {0.0f, -50.0f}) {
+                    const std::vector<float> x = random_values(static_cast<size_t>(n), mean, spread, 1);
+                    const double best = *std::max_element(x.begin(), x.end());
+                    double sum = 0;
+                    for (float v : x) sum += std::exp(v - best);
+                    const float shift = form->maximum(x.data(), n);
+                    CHECK(shift == best);
+                    CHECK_NEAR(form->sum_exp(x.data(), n, shift) / sum, 1.0, 1e-6);
+                    CHECK_NEAR(log_sum_exp_with(*form, x.data(), n), best + std::log(sum), 1e-5);
+                }
+            }
+        }
+    }
+}
+
+TEST_CASE("log_sum_exp: suppressed values, none, and nothing else") {
+    std::vector<float> x = random_values(1000, 0, 3, 2), kept;
+    for (size_t i = 0; i < x.size(); i++) {
+        if (i % 3 == 0) x[i] = -kInfinity;
+        if (i % 3 != 0) kept.push_back(x[i]);
+    }
+    for (const ElementwiseForm* form : elementwise_usable_forms()) {
+        CHECK_NEAR(log_sum_exp_with(*form, x.data(), 1000),
+                   log_sum_exp_with(*form, kept.data(), static_cast<int64_t>(kept.size())), 2e-6);
+        const std::vector<float> none(100, -kInfinity);
+        CHECK(log_sum_exp_with(*form, none.data(), 100) == -kInfinity);
+        CHECK(log_sum_exp_with(*form, none.data(), 0) == -kInfinity);
+    }
+}
+
+TEST_CASE("argmax: the first of the greatest; NaN never wins") {
+    for (const ElementwiseForm* form : elementwise_usable_forms()) {
+        for (int64_t n : kCounts) {
+            std::vector<float> x = random_values(static_cast<size_t>(n), -5, 2, 3);
+            CHECK(form->argmax(x.data(), n) == std::max_element(x.begin(), x.end()) - x.begin());
+            for (int64_t at : {n - 1, n / 2, n / 3}) {
+                x[at] = 100;
+                CHECK(form->argmax(x.data(), n) == at);
+            }
+            if (n > 4) {
+                x[0] = x[n / 2 + 1] = NAN;
+                CHECK(form->argmax(x.data(), n) == n / 3);
+            }
+        }
+        CHECK(form->argmax(nullptr, 0) == -1);
+        const std::vector<float> none(50, -kInfinity), nan(50, NAN);
+        CHECK(form->argmax(none.data(), 50) == 0);
+        CHECK(form->argmax(nan.data(), 50) == 0);
+    }
+}
+
+TEST_CASE("layer_norm: 1e-5 of double precision, strided rows, equal for every thread count") {
+    for (int64_t n : {1, 5, 64, 384, 385, 1280}) {
+        for (float mean : {0.0f, 30.0f}) {
+            const Operands o(n, 7, mean, 2);
+            for (const ElementwiseForm* form : elementwise_usable_forms()) {
+                for (bool with_bias : {true, false}) {
+                    const auto build = [&](ggml_context* c) {
+                        return layer_norm_with(*form, c, o.x, o.weight, with_bias ? o.bias : nullptr, 1e-5f);
+                    };
+                    const std::vector<float> y = o.run(1, build);
+                    CHECK(o.run(2, build) == y);
+                    CHECK(o.run(3, build) == y);
+                    for (int64_t r = 0; r < 7; r++) {
+                        const float* x = &o.values[r * n];
+                        double m = 0, variance = 0;
+                        for (int64_t i = 0; i < n; i++) m += x[i] / static_cast<double>(n);
+                        for (int64_t i = 0; i < n; i++)
+                            variance += (x[i] - m) * (x[i] - m) / static_cast<double>(n);
+                        for (int64_t i = 0; i < n; i++) {
+                            const double z = (x[i] - m) / std::sqrt(variance + 1e-5) * o.weights[i];
+                            CHECK_NEAR(y[r * n + i], z + (with_bias ? o.biases[i] : 0.0f),
+                                       n == 1 ? 1e-3 : 1e-5 + 1e-6 * mean);
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+TEST_CASE("gelu_erf: 1e-6 of double precision from -12 to 12, with and without bias") {
+    const Operands o(1500, 3, 0, 3);
+    for (const ElementwiseForm* form : elementwise_usable_forms()) {
+        std::vector<float> x, y;
+        for (int i = -12 * 512; i <= 12 * 512; i++) x.push_back(static_cast<float>(i) / 512.0f);
+        y.resize(x.size());
+        form->gelu(x.data(), nullptr, static_cast<int64_t>(x.size()), y.data());
+        for (size_t i = 0; i < x.size(); i++) {
+            const double z = x[i], expected = 0.5 * z * std::erfc(-z / std::sqrt(2.0));
+            CHECK_NEAR(y[i], expected, 1e-6 * std::max(1.0, std::fabs(z)));
+        }
+        for (bool with_bias : {true, false}) {
+            const auto build = [&](ggml_context* c) {
+                return gelu_erf_with(*form, c, o.x, with_bias ? o.bias : nullptr);
+            };
+            const std::vector<float> result = o.run(1, build);
+            CHECK(o.run(2, build) == result);
+            CHECK(o.run(3, build) == result);
+            for (size_t i = 0; i < result.size(); i++) {
+                const double z = o.values[i] + (with_bias ? o.biases[i % 1500] : 0.0f);
+                CHECK_NEAR(result[i], 0.5 * z * std::erfc(-z / std::sqrt(2.0)),
+                           1e-6 * std::max(1.0, std::fabs(z)));
+            }
+        }
+    }
+}
+
+TEST_CASE("elementwise: wrong operands are refused") {
+    const Operands o(64, 2, 0, 1), other(65, 2, 0, 1);
+    CHECK_THROWS(layer_norm(o.context, o.x, other.weight, nullptr, 1e-5f), rustasr::OptionError,
+                 "64 elements");
+    CHECK_THROWS(gelu_erf(o.context, o.x, other.bias), rustasr::OptionError, "found 65");
+}
