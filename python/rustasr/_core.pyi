@@ -1,0 +1,182 @@
+"""The compiled core: about a dozen coarse calls on arrays. Raises the classes of `rustasr.errors`.
+
+Arrays go in as C-contiguous float32 and are not converted (anything else is a TypeError); every heavy call
+releases the GIL. A Model may be shared between threads; a Session belongs to one thread.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+class DeviceInfo:
+    @property
+    def name(self) -> str: ...
+    @property
+    def description(self) -> str: ...
+    @property
+    def type(self) -> str:
+        """cpu, gpu, igpu or accel."""
+    @property
+    def memory_free(self) -> int: ...
+    @property
+    def memory_total(self) -> int: ...
+    @property
+    def features(self) -> dict[str, str]: ...
+
+def load_backends(directory: str) -> None:
+    """Load the backend libraries that lie in `directory`; nothing to do in a build that links them."""
+
+def devices() -> list[DeviceInfo]: ...
+def version() -> dict[str, str]:
+    """Versions (rustasr, ggml) and the chosen forms of the CPU kernels (matmul, attention)."""
+
+class TensorInfo:
+    @property
+    def name(self) -> str: ...
+    @property
+    def type(self) -> str:
+        """f32, f16, bf16, q8_0, q6_k, q5_k, q4_k or q4_0."""
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The fastest dimension first, as in the file."""
+    @property
+    def offset(self) -> int: ...
+    @property
+    def nbytes(self) -> int: ...
+
+class GgufFile:
+    """A fully checked GGUF file. Raises ModelFileError that names key, tensor or byte."""
+
+    def __init__(self, path: str) -> None: ...
+    @property
+    def path(self) -> str: ...
+    @property
+    def metadata(self) -> dict[str, object]: ...
+    @property
+    def tensors(self) -> list[TensorInfo]: ...
+    def read(self, name: str) -> NDArray[np.generic]:
+        """float32 or float16 values, slowest dimension first; other types as uint8 rows."""
+
+def quantize_rows(data: NDArray[np.float32], qtype: str) -> NDArray[np.uint8]:
+    """[n, k] → [n, bytes of a row]. k must be a multiple of the type's block."""
+
+def dequantize_rows(data: NDArray[np.uint8], qtype: str, k: int) -> NDArray[np.float32]: ...
+def normalize_log_mel(raw: NDArray[np.float32], peak: float) -> NDArray[np.float32]:
+    """Whisper's range and scale: (max(raw, peak − 8) + 4)/4, [T, n_mels]."""
+
+class DecodeOptions:
+    def __init__(
+        self,
+        *,
+        temperature: float = 0.0,
+        beam_size: int = 0,
+        patience: float = 1.0,
+        length_penalty: float | None = None,
+        best_of: int = 1,
+        max_tokens: int = 224,
+        seed: int = 0,
+        timestamps: bool = True,
+        max_initial_timestamp: float = 1.0,
+        suppress: Sequence[int] = ...,
+        suppress_blank: bool = True,
+    ) -> None:
+        """beam_size 0 or 1 is greedy; best_of counts samples when temperature > 0. Raises OptionError."""
+
+class Decoded:
+    @property
+    def tokens(self) -> list[int]:
+        """What was sampled, without end-of-text."""
+    @property
+    def logprobs(self) -> list[float]:
+        """One per token, then that of end-of-text if it was reached."""
+    @property
+    def sum_logprob(self) -> float: ...
+    @property
+    def avg_logprob(self) -> float: ...
+    @property
+    def no_speech_prob(self) -> float: ...
+    @property
+    def score(self) -> float:
+        """What ranked it among its rivals."""
+
+class TokenAlignment:
+    @property
+    def probabilities(self) -> list[float]:
+        """Of each text token, among text tokens."""
+    @property
+    def times(self) -> list[float]:
+        """Seconds in the window at which each text token, then end-of-text, starts."""
+
+class Encoded:
+    """The encoder's result for a batch of windows; it stays on the device."""
+
+    @property
+    def batch(self) -> int: ...
+
+class Session:
+    @property
+    def threads(self) -> int: ...
+    def cancel(self) -> None:
+        """From any thread: the running call, or the next one, raises Cancelled."""
+
+    def features(
+        self, pcm: NDArray[np.float32], pad_left: bool = True, pad_right: bool = True
+    ) -> NDArray[np.float32]:
+        """[n_samples] at the model's rate → raw log-mel [T, n_mels].
+
+        Without padding on a side the first (last) frame lies inside the samples, so that blocks that
+        overlap by n_fft − hop samples give the very frames of the whole.
+        """
+
+    def encode(self, features: Sequence[NDArray[np.float32]]) -> Encoded:
+        """Normalised windows [T <= 3000, n_mels]; zeros follow where one is shorter."""
+
+    def encode_taps(
+        self, features: Sequence[NDArray[np.float32]], names: Sequence[str]
+    ) -> dict[str, NDArray[np.float32]]:
+        """Intermediates [T, d]: "conv", "blocks.0" …, "output"."""
+
+    def detect_language(self, encoded: Encoded) -> NDArray[np.float32]:
+        """Probabilities [batch, n_languages]."""
+
+    def decode(
+        self,
+        encoded: Encoded,
+        windows: Sequence[int],
+        prompts: Sequence[Sequence[int]],
+        options: DecodeOptions,
+    ) -> list[Decoded]:
+        """One result per window; prompts[i] is all that stands before the text of windows[i]."""
+
+    def align(
+        self,
+        encoded: Encoded,
+        windows: Sequence[int],
+        text: Sequence[Sequence[int]],
+        prefix: Sequence[Sequence[int]],
+        n_frames: Sequence[int],
+    ) -> list[TokenAlignment]:
+        """When the text tokens were said. `prefix` stands before <|notimestamps|>; n_frames: mel frames."""
+
+    def decode_taps(
+        self, encoded: Encoded, window: int, tokens: Sequence[int], names: Sequence[str]
+    ) -> dict[str, NDArray[np.float32]]:
+        """Intermediates on given tokens: "blocks.0" …, "ln", "logits" [T, n_vocab], "cross_qk.LAYER.HEAD"."""
+
+class Model:
+    def __init__(self, path: str, device: str = "auto", threads: int = 0) -> None: ...
+    @property
+    def architecture(self) -> str: ...
+    @property
+    def metadata(self) -> dict[str, object]: ...
+    @property
+    def device(self) -> str: ...
+    @property
+    def path(self) -> str: ...
+    @property
+    def nbytes(self) -> int:
+        """Bytes of weights."""
+    @property
+    def threads(self) -> int: ...
+    def session(self) -> Session: ...

