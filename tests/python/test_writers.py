@@ -1,0 +1,295 @@
+"""Writers: the JSON schema holds, subtitles can be read, times keep their order, files are atomic."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+import stat
+import sys
+from dataclasses import replace
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rustasr import subtitles, writers
+from rustasr.errors import OptionError
+from rustasr.types import Segment, TranscriptionResult, Word
+
+SCHEMA = json.loads(files("rustasr").joinpath("schema/transcript-1.schema.json").read_text(encoding="utf-8"))
+TYPES: dict[str, Any] = {
+    "object": dict,
+    "array": list,
+    "string": str,
+    "integer": int,
+    "number": (int, float),
+    "null": type(None),
+}
+JFK = (
+    "And so my fellow Americans, ask not what your country can do for you; "
+    "ask what you can do for your country."
+)
+
+
+def violations(value: Any, schema: dict[str, Any], where: str = "$") -> list[str]:
+    """The part of JSON Schema that ours uses; an unknown keyword fails, so that none is overlooked."""
+    known = {"$schema", "$id", "$defs", "title", "description", "$ref", "const", "type", "required"}
+    known |= {"additionalProperties", "properties", "items", "minimum", "maximum"}
+    assert set(schema) <= known, set(schema) - known
+    if "$ref" in schema:
+        return violations(value, SCHEMA["$defs"][schema["$ref"].rsplit("/", 1)[1]], where)
+    found = []
+    if "const" in schema and value != schema["const"]:
+        found.append(f"{where}: {value!r} is not {schema['const']!r}")
+    kinds = schema.get("type", list(TYPES))
+    kinds = [kinds] if isinstance(kinds, str) else kinds
+    if not any(isinstance(value, TYPES[kind]) and not isinstance(value, bool) for kind in kinds):
+        return [*found, f"{where}: {value!r} is not {kinds}"]
+    if isinstance(value, (int, float)):
+        inside = schema.get("minimum", -math.inf) <= value <= schema.get("maximum", math.inf)
+        found += [] if inside else [f"{where}: {value} out of range"]
+    if isinstance(value, dict):
+        properties = schema.get("properties", {})
+        found += [f"{where}: no {key}" for key in schema.get("required", ()) if key not in value]
+        if schema.get("additionalProperties") is False:
+            found += [f"{where}: unexpected {key}" for key in value if key not in properties]
+        for key, inner in value.items():
+            found += violations(inner, properties.get(key, {}), f"{where}.{key}")
+    if isinstance(value, list) and "items" in schema:
+        for index, inner in enumerate(value):
+            found += violations(inner, schema["items"], f"{where}[{index}]")
+    return found
+
+
+def result(*segments: Segment, duration: float = 60.0) -> TranscriptionResult:
+    text = " ".join(s.text for s in segments)
+    return TranscriptionResult(text, segments, "en", duration, 1.5, "whisper-tiny.en")
+
+
+# --- properties, whatever a transcriber hands over
+
+times = st.floats(-5, 80, allow_nan=False) | st.sampled_from([math.nan, math.inf, -math.inf, 0.0, 60.0])
+texts = st.text(max_size=120) | st.lists(
+    st.sampled_from(["so", "country,", "ask.", "don't", "我们", "。", "สวัสดี", "x" * 60, "a&b<c>", "-->"]),
+    max_size=40,
+).map(" ".join)
+words = st.lists(st.builds(Word, times, times, st.text(max_size=12), st.floats(0, 1)), max_size=6).map(tuple)
+segments = st.lists(
+    st.builds(
+        Segment,
+        times,
+        times,
+        texts,
+        st.none() | words,
+        confidence=st.none() | st.floats(0, 1),
+        avg_logprob=st.none() | st.floats(),
+    ),
+    max_size=5,
+).map(tuple)
+results = st.builds(
+    TranscriptionResult,
+    texts,
+    segments,
+    st.sampled_from(["", "en", "zh"]),
+    st.sampled_from([0.0, 0.3, 60.0]),
+    st.floats(0, 100),
+    st.just("m"),
+)
+
+
+@settings(deadline=None, max_examples=150)
+@given(results)
+def test_any_result_makes_a_valid_json_document(made: TranscriptionResult) -> None:
+    text = writers.to_json(made)
+    document = json.loads(text, parse_constant=lambda name: pytest.fail(f"JSON has no {name}"))
+    assert violations(document, SCHEMA) == []
+
+
+@settings(deadline=None, max_examples=150)
+@given(results)
+def test_times_never_overlap_run_backwards_or_leave_the_file(made: TranscriptionResult) -> None:
+    now = 0.0
+    for segment in writers.tidy(made).segments:
+        assert now <= segment.start <= segment.end <= made.duration
+        inner = segment.start
+        for word in segment.words or ():
+            assert inner <= word.start <= word.end <= segment.end
+            inner = word.end
+        now = segment.end
+    now = 0
+    for cue in subtitles.cues(writers.tidy(made).segments, made.duration):
+        assert now <= cue.start_ms <= cue.end_ms <= made.duration * 1000
+        now = cue.end_ms
+
+
+@settings(deadline=None, max_examples=150)
+@given(results)
+def test_subtitles_keep_every_character_within_reading_limits(made: TranscriptionResult) -> None:
+    cues = subtitles.cues(writers.tidy(made).segments, made.duration)
+    written = "".join("".join(line.split()) for cue in cues for line in cue.lines)
+    assert written == "".join("".join(segment.text.split()) for segment in made.segments)
+    for cue in cues:
+        assert 1 <= len(cue.lines) <= 2
+        assert all(line == line.strip() and 0 < len(line) <= 42 for line in cue.lines)
+        assert cue.end_ms - cue.start_ms <= 7000
+
+
+@settings(deadline=None, max_examples=100)
+@given(results)
+def test_srt_and_vtt_can_be_parsed_back(made: TranscriptionResult) -> None:
+    cues = subtitles.cues(writers.tidy(made).segments, made.duration)
+    # A text may hold any control character, but a line feed is the writer's alone.
+    blocks = [block for block in writers.to_srt(made).split("\n\n") if block.strip("\n")]
+    assert [block.split("\n")[0] for block in blocks] == [str(i + 1) for i in range(len(cues))]
+    assert all(len(block.strip("\n").split("\n")) in (3, 4) for block in blocks)
+    assert writers.to_srt(made).count(" --> ") == len(cues)
+    vtt = writers.to_vtt(made)
+    assert vtt.startswith("WEBVTT\n") and vtt.count("-->") == len(cues)
+
+
+@settings(deadline=None, max_examples=60)
+@given(results)
+def test_tsv_has_three_columns_in_every_row(made: TranscriptionResult) -> None:
+    rows = writers.to_tsv(made).removesuffix("\n").split("\n")
+    assert rows[0] == "start\tend\ttext" and len(rows) == len(made.segments) + 1
+    for row in rows[1:]:
+        start, end, _ = row.split("\t")
+        assert 0 <= int(start) <= int(end) <= made.duration * 1000
+
+
+# --- examples, where the result is known
+
+
+def test_cues_end_at_punctuation_when_there_are_no_words() -> None:
+    cues = subtitles.cues([Segment(0.0, 9.5, JFK)], 11.0)
+    assert [" ".join(cue.lines).split()[-1] for cue in cues] == ["you;", "country."]
+    assert cues[0].start_ms == 0 and cues[-1].end_ms == 9500
+
+
+def test_cues_take_the_times_of_the_words() -> None:
+    spoken = ["one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"]
+    # Ten words, a second each, with a pause of a second after the fifth.
+    words = tuple(Word(i + (i > 4), i + (i > 4) + 0.9, f" {w}", 0.9) for i, w in enumerate(spoken))
+    cues = subtitles.cues([Segment(0.0, 11.0, " ".join(spoken), words)], 12.0)
+    assert [(c.start_ms, c.end_ms, c.lines) for c in cues] == [
+        (0, 4900, ("one two three four five",)),
+        (6000, 10900, ("six seven eight nine ten",)),
+    ]
+
+
+def test_words_that_do_not_spell_the_text_give_way_to_even_times() -> None:
+    cues = subtitles.cues([Segment(2.0, 4.0, "hello there", (Word(0, 1, "other", 1.0),))], 10.0)
+    assert [(c.start_ms, c.end_ms) for c in cues] == [(2000, 4000)]
+
+
+def test_text_without_spaces_is_cut_and_never_at_a_closing_mark() -> None:
+    text = "我们今天要讨论的问题是，如何在没有空格的情况下把很长的中文句子分成可以阅读的字幕行。" * 4
+    cues = subtitles.cues([Segment(0.0, 60.0, text)], 60.0)
+    lines = [line for cue in cues for line in cue.lines]
+    assert "".join(lines) == text and len(cues) >= 9
+    assert all(subtitles.text_width(line) <= 42 for line in lines)
+    assert not any(line[0] in "，。" for line in lines)
+
+
+def test_a_short_cue_is_held_until_the_next_one() -> None:
+    cues = subtitles.cues([Segment(0.0, 0.2, "Yes."), Segment(0.6, 0.8, "No.")], 1.5)
+    assert [(c.start_ms, c.end_ms) for c in cues] == [(0, 600), (600, 1500)]
+
+
+def test_a_sentence_stays_on_one_line_or_breaks_evenly() -> None:
+    (cue,) = subtitles.cues(
+        [Segment(0.0, 5.0, "ask what you can do for your country, my fellow citizens")], 5.0
+    )
+    assert cue.lines == ("ask what you can do for your country,", "my fellow citizens")
+
+
+def test_srt_looks_like_srt() -> None:
+    made = result(Segment(3661.5, 3663.0, "It is late --> go"), duration=3700.0)
+    assert writers.to_srt(made) == "1\n01:01:01,500 --> 01:01:03,000\nIt is late -- > go\n"
+
+
+def test_vtt_escapes_markup() -> None:
+    made = result(Segment(0.0, 2.0, "a < b & c --> d"))
+    assert "00:00:00.000 --> 00:00:02.000\na &lt; b &amp; c --&gt; d\n" in writers.to_vtt(made)
+
+
+def test_text_has_one_segment_a_line_and_no_blank_ones() -> None:
+    assert writers.to_text(
+        result(Segment(0, 1, " one "), Segment(1, 2, " "), Segment(2, 3, "two\nthree"))
+    ) == ("one\ntwo three\n")
+    assert writers.to_text(replace(result(), text="only text")) == "only text\n"
+    assert writers.to_text(result()) == ""
+
+
+def test_verbose_names_speed_memory_device_flags_and_warnings() -> None:
+    made = replace(
+        result(Segment(0, 1, "Thanks.", flags=("no_speech",))),
+        warnings=("talk.wav is truncated",),
+        language_probability=0.98,
+    )
+    text = writers.to_verbose(made)
+    assert "[00:00:00.000 --> 00:00:01.000] Thanks.  (no_speech)" in text
+    assert re.search(r"time +1\.50 s \(RTF 0\.0250\)", text)
+    assert re.search(r"memory +\d+ MiB peak", text) and "en (98%)" in text and "talk.wav is truncated" in text
+
+
+def test_an_unknown_format_names_the_known_ones() -> None:
+    with pytest.raises(OptionError, match="text, json, srt, vtt, tsv, verbose"):
+        writers.render(result(), "docx")
+
+
+def test_the_schema_refuses_what_is_wrong() -> None:
+    document = result(Segment(0, 1, "x")).to_dict()
+    assert violations(document, SCHEMA) == []
+    assert violations(document | {"version": 2}, SCHEMA)
+    assert violations(document | {"extra": 1}, SCHEMA)
+    assert violations({k: v for k, v in document.items() if k != "segments"}, SCHEMA)
+    assert violations(document | {"segments": [{"start": "0"}]}, SCHEMA)
+
+
+# --- files
+
+
+def test_a_failed_write_leaves_the_old_file_and_no_rubbish(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = tmp_path / "out.txt"
+    writers.write_atomic(target, "old")
+
+    def fail(*_: object) -> None:
+        raise OSError("disk full")
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(OSError, match="disk full"):
+        writers.write_atomic(target, "new")
+    assert target.read_text(encoding="utf-8") == "old" and list(tmp_path.iterdir()) == [target]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="permissions and links as on POSIX")
+def test_a_write_keeps_permissions_and_follows_links(tmp_path: Path) -> None:
+    target, link = tmp_path / "real.txt", tmp_path / "link.txt"
+    writers.write_atomic(target, "one")
+    umask = os.umask(0)
+    os.umask(umask)
+    assert stat.S_IMODE(target.stat().st_mode) == 0o666 & ~umask
+    target.chmod(0o600)
+    link.symlink_to(target)
+    writers.write_atomic(link, "två")
+    assert link.is_symlink() and target.read_bytes() == "två".encode()
+    assert stat.S_IMODE(target.stat().st_mode) == 0o600
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs /dev/null")
+def test_a_device_is_written_to_not_replaced() -> None:
+    writers.write_atomic("/dev/null", "gone")
+    assert not Path("/dev/null").is_file()
+
+
+def test_a_lone_surrogate_does_not_stop_a_write(tmp_path: Path) -> None:
+    writers.write_atomic(tmp_path / "x", "a\ud800b")
+    assert (tmp_path / "x").read_text(encoding="utf-8") == "a?b"
