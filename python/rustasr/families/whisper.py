@@ -17,15 +17,14 @@ Follows openai-whisper 20250625 (transcribe.py, decoding.py, timing.py). The net
 
 from __future__ import annotations
 
-import threading
-import time
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from rustasr.audio import SAMPLE_RATE, AudioInput, open_audio
-from rustasr.errors import Cancelled, OptionError
+from rustasr.audio import SAMPLE_RATE, AudioInput
+from rustasr.errors import OptionError
+from rustasr.families.family import INTERRUPTED, Family, Run
 from rustasr.families.whisper_decode import Prompter, WindowDecoder
 from rustasr.families.whisper_features import BLOCK_SECONDS, FRAMES_PER_SECOND, LogMel, read_log_mel
 from rustasr.families.whisper_languages import LANGUAGE_NAMES, language_code
@@ -37,107 +36,45 @@ from rustasr.tokenizer import WhisperTokenizer
 from rustasr.types import TranscriptionResult
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from numpy.typing import NDArray
-
     from rustasr import _core
-    from rustasr.audio import AudioSource
     from rustasr.registry import ModelInfo
 
 UNSURE_LANGUAGE = 0.5  # below this probability the detected language is worth a warning
 
 
-@dataclass(slots=True, eq=False)
-class _Run:
-    """One call of `transcribe`: what can be cancelled, and what it knows so far."""
+@dataclass(slots=True, eq=False, kw_only=True)
+class _Run(Run):
+    """`language` is "" until it is known, `probability` None unless it was detected."""
 
-    session: _core.Session
     options: WhisperOptions
-    source: AudioSource
     collector: Collector
-    cancelled: threading.Event = field(default_factory=threading.Event)
     language: str = ""
     probability: float | None = None
-    duration: float = 0.0
-
-    def check(self) -> None:
-        if self.cancelled.is_set():
-            raise Cancelled
 
 
-class Whisper:
-    """A Whisper model that is ready to transcribe (`rustasr.load_model` makes it).
-
-    One object serves several threads: the weights are shared, each thread has its own session.
-    """
+class Whisper(Family[WhisperOptions, _Run]):
+    """A Whisper model that is ready to transcribe (`rustasr.load_model` makes it)."""
 
     model_type = "whisper"
-    sample_rate = SAMPLE_RATE
+    options_class = WhisperOptions
 
     def __init__(self, core: _core.Model, *, name: str, model_info: ModelInfo | None = None) -> None:
-        self.name = name
-        self.model_info = model_info
-        self.core = core
-        self.metadata = core.metadata
+        super().__init__(core, name=name, model_info=model_info)
         self.tokenizer = WhisperTokenizer(self.metadata)
         self.multilingual = self.tokenizer.multilingual
-        self.supported_languages: tuple[str, ...] = self.tokenizer.languages if self.multilingual else ("en",)
+        self.supported_languages = self.tokenizer.languages if self.multilingual else ("en",)
         self._n_text_ctx = int(str(self.metadata["whisper.n_text_ctx"]))
-        self._local = threading.local()
-        self._runs: set[_Run] = set()
-
-    def __repr__(self) -> str:
-        return f"<Whisper {self.name} on {self.core.device}>"
-
-    def transcribe(
-        self,
-        audio: AudioInput,
-        options: WhisperOptions | None = None,
-        *,
-        progress: ProgressCallback | None = None,
-        **option_overrides: Any,
-    ) -> TranscriptionResult:
-        """Transcribe a recording of any length.
-
-        `audio` is what `rustasr.audio.open_audio` takes: a path, "-", a binary file object, float32
-        samples [n] at 16 kHz, or an AudioSource. `option_overrides` are fields of WhisperOptions that
-        replace those of `options`. `progress` is called after every round of windows.
-
-        Raises AudioError, OptionError (also where this model cannot do what is asked: another language
-        or a translation with an English-only model), TranscriptionError; Cancelled when `cancel` was
-        called, carrying the segments so far, as does the KeyboardInterrupt of Ctrl-C (`.partial`).
-        """
-        options = (options or WhisperOptions()).override(**option_overrides)
-        language = self._forced_language(options)
-        began = time.perf_counter()
-        collector = Collector(self.tokenizer, word_timestamps=options.word_timestamps)
-        run = _Run(self._session(), options, open_audio(audio), collector)
-        run.language = language or ""
-        self._runs.add(run)
-        try:
-            self._transcribe(run, progress)
-        except (Cancelled, KeyboardInterrupt) as stop:
-            partial = self._result(run, began, interrupted=True)
-            if isinstance(stop, Cancelled):
-                raise Cancelled(partial=partial) from None
-            stop.partial = partial  # type: ignore[attr-defined]
-            raise
-        finally:
-            self._runs.discard(run)
-        return self._result(run, began)
-
-    def cancel(self) -> None:
-        """Stop every `transcribe` of this model that is running, from any thread; each raises Cancelled."""
-        for run in list(self._runs):
-            run.cancelled.set()
-            run.session.cancel()
 
     # The steps
 
-    def _transcribe(self, run: _Run, progress: ProgressCallback | None) -> None:
+    def _begin(self, options: WhisperOptions, audio: AudioInput) -> _Run:
+        language = self._forced_language(options)
+        collector = Collector(self.tokenizer, word_timestamps=options.word_timestamps)
+        session, source = self._open(audio)
+        return _Run(session, source, options=options, collector=collector, language=language or "")
+
+    def _transcribe(self, run: _Run, report: ProgressCallback) -> None:
         """Features, language, windows; fills the run's collector."""
-        report = progress or _no_progress
         with self._log_mel(run) as mel:
             report(Progress(0.0, run.duration))
             if mel.n_frames == 0:
@@ -154,15 +91,12 @@ class Whisper:
     def _log_mel(self, run: _Run) -> LogMel:
         from rustasr import _core
 
-        mel, n_samples = read_log_mel(self._blocks(run), run.session, self.metadata, _core.normalize_log_mel)
+        mel, n_samples = read_log_mel(
+            run.blocks(BLOCK_SECONDS), run.session, self.metadata, _core.normalize_log_mel
+        )
         run.duration = n_samples / SAMPLE_RATE
         run.collector.duration = run.duration
         return mel
-
-    def _blocks(self, run: _Run) -> Iterator[NDArray[np.float32]]:
-        for block in run.source.blocks(BLOCK_SECONDS):
-            run.check()
-            yield block
 
     def _detect_language(self, run: _Run, mel: LogMel) -> _core.Encoded | None:
         """Sets the run's language from the first 30 s; gives the encoding back if it is a window's too."""
@@ -182,7 +116,7 @@ class Whisper:
         decoder = WindowDecoder(run.session, _core.DecodeOptions, self.tokenizer, options, self._n_text_ctx)
         return Transcriber(run.session, mel, self.tokenizer, options, prompter, decoder, run.language)
 
-    def _result(self, run: _Run, began: float, *, interrupted: bool = False) -> TranscriptionResult:
+    def _result(self, run: _Run, *, interrupted: bool) -> TranscriptionResult:
         warnings = list(run.source.warnings)
         if run.probability is not None and run.probability < UNSURE_LANGUAGE:
             name = LANGUAGE_NAMES.get(run.language, run.language)
@@ -191,13 +125,13 @@ class Whisper:
                 "name it with the option `language` if that is wrong"
             )
         if interrupted:
-            warnings.append("the transcription was interrupted: what follows the last segment is missing")
+            warnings.append(INTERRUPTED)
         return TranscriptionResult(
             text=run.collector.text,
             segments=run.collector.finished(),
             language=run.language,
             duration=run.duration,
-            inference_seconds=time.perf_counter() - began,
+            inference_seconds=run.seconds,
             model_name=self.name,
             device=self.core.device,
             language_probability=run.probability,
@@ -228,16 +162,6 @@ class Whisper:
                 "use a multilingual model, for instance whisper-base"
             )
         return code
-
-    def _session(self) -> _core.Session:
-        session: _core.Session | None = getattr(self._local, "session", None)
-        if session is None:
-            session = self._local.session = self.core.session()
-        return session
-
-
-def _no_progress(_: Progress) -> None:
-    return None
 
 
 __all__ = ["Whisper", "WhisperOptions"]

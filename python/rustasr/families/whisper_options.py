@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass
 from typing import Any
 
 from rustasr.errors import OptionError
+from rustasr.options import TIMESTAMPS, Options, between, check_clips, integer, number, one_of
 
 TASKS = ("transcribe", "translate")
-TIMESTAMPS = ("none", "segment", "word")
 
 # Punctuation that belongs to the word after or before it (openai-whisper transcribe.py).
 PREPEND_PUNCTUATIONS = "\"'“¿([{-"
@@ -18,7 +18,7 @@ APPEND_PUNCTUATIONS = "\"'.。,，!！?？:：”)]}、"
 
 
 @dataclass(frozen=True, slots=True)
-class WhisperOptions:
+class WhisperOptions(Options):
     """Options of a Whisper transcription; the defaults are openai-whisper's `transcribe`.
 
     What to write
@@ -107,11 +107,11 @@ class WhisperOptions:
             value = getattr(self, name)
             if isinstance(value, Iterable) and not isinstance(value, (str, tuple)):
                 object.__setattr__(self, name, tuple(value))
-        _one_of("task", self.task, TASKS)
-        _one_of("timestamps", self.timestamps, TIMESTAMPS)
+        one_of("task", self.task, TASKS)
+        one_of("timestamps", self.timestamps, TIMESTAMPS)
         self._check_search()
         self._check_thresholds()
-        self._check_clips()
+        check_clips(self.clip_timestamps)
         self.suppressed_ids(())
 
     def _check_search(self) -> None:
@@ -119,14 +119,14 @@ class WhisperOptions:
         if given == ():
             raise OptionError("temperature: expected at least one value, found none")
         for value in given if isinstance(given, tuple) else (given,):
-            _between("temperature", value, 0.0, 2.0)
-        _integer("beam_size", self.beam_size, 0, 64)
-        _integer("best_of", self.best_of, 1, 64)
-        _integer("batch_size", self.batch_size, 0, 256)
-        _integer("seed", self.seed, 0, 2**63 - 1)
+            between("temperature", value, 0.0, 2.0)
+        integer("beam_size", self.beam_size, 0, 64)
+        integer("best_of", self.best_of, 1, 64)
+        integer("batch_size", self.batch_size, 0, 256)
+        integer("seed", self.seed, 0, 2**63 - 1)
         if self.max_tokens is not None:
-            _integer("max_tokens", self.max_tokens, 1, 224)
-        if not 0.0 < _number("patience", self.patience) <= 64.0:
+            integer("max_tokens", self.max_tokens, 1, 224)
+        if not 0.0 < number("patience", self.patience) <= 64.0:
             raise OptionError(f"patience: expected a value above 0 and at most 64, found {self.patience!r}")
         if self.patience != 1.0 and self.beam_size < 2:
             raise OptionError(
@@ -134,7 +134,7 @@ class WhisperOptions:
                 "set beam_size to 2 or more"
             )
         if self.length_penalty is not None:
-            _between("length_penalty", self.length_penalty, 0.0, 1.0)
+            between("length_penalty", self.length_penalty, 0.0, 1.0)
 
     def _check_thresholds(self) -> None:
         for name, low, high in (
@@ -147,27 +147,12 @@ class WhisperOptions:
         ):
             value = getattr(self, name)
             if value is not None:
-                _between(name, value, low, high)
+                between(name, value, low, high)
         if self.hallucination_silence_threshold is not None and self.timestamps != "word":
             raise OptionError(
                 "hallucination_silence_threshold: needs timestamps='word', "
                 f"found timestamps={self.timestamps!r}"
             )
-
-    def _check_clips(self) -> None:
-        clips: Any = self.clip_timestamps
-        if isinstance(clips, str):
-            raise OptionError(
-                f"clip_timestamps: expected seconds, for instance (0, 12.5, 30, 41), found the text {clips!r}"
-            )
-        last = 0.0
-        for value in clips:
-            if not last <= _number("clip_timestamps", value) < math.inf:
-                raise OptionError(
-                    "clip_timestamps: expected rising seconds from 0 (start, end, start, end, ...), "
-                    f"found {value!r} after {last!r}"
-                )
-            last = float(value)
 
     @property
     def temperatures(self) -> tuple[float, ...]:
@@ -200,43 +185,6 @@ class WhisperOptions:
         if -1 in ids:
             ids = (ids - {-1}) | set(non_speech)
         return sorted(ids)
-
-    def override(self, **changes: Any) -> WhisperOptions:
-        """A copy with some options changed; OptionError for a name that is not an option."""
-        known = [field.name for field in fields(self)]
-        unknown = [name for name in changes if name not in known]
-        if unknown:
-            raise OptionError(
-                f"Whisper has no option {unknown[0]!r}; its options are: {', '.join(sorted(known))}"
-            )
-        return replace(self, **changes) if changes else self
-
-
-def _one_of(name: str, value: object, allowed: tuple[str, ...]) -> None:
-    if value not in allowed:
-        raise OptionError(f"{name}: expected one of {', '.join(allowed)}, found {value!r}")
-
-
-def _number(name: str, value: Any) -> float:
-    try:
-        if isinstance(value, (str, bool)):
-            raise TypeError
-        number = float(value)
-    except (TypeError, ValueError):
-        raise OptionError(f"{name}: expected a number, found {value!r}") from None
-    if math.isnan(number):
-        raise OptionError(f"{name}: expected a number, found NaN")
-    return number
-
-
-def _between(name: str, value: Any, low: float, high: float) -> None:
-    if not low <= _number(name, value) <= high:
-        raise OptionError(f"{name}: expected {low:g} to {high:g}, found {value!r}")
-
-
-def _integer(name: str, value: Any, low: int, high: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-        raise OptionError(f"{name}: expected a whole number from {low} to {high}, found {value!r}")
 
 
 __all__ = ["WhisperOptions"]
