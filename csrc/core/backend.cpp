@@ -132,7 +132,7 @@ std::string take_backend_errors() {
 }
 
 Backend::Backend(ggml_backend_dev_t device, int n_threads)
-    : device_(device), cpu_device_(cpu_device()), n_threads_(n_threads) {
+    : device_(device), cpu_device_(cpu_device()), n_threads_(n_threads), pace_(n_threads) {
     cpu_.reset(init(cpu_device_));
     if (!on_cpu()) main_.reset(init(device_));
 
@@ -147,9 +147,8 @@ Backend::Backend(ggml_backend_dev_t device, int n_threads)
         threadpool_ = pool_new(&params);
         if (threadpool_) set_pool(cpu_.get(), threadpool_);
     }
-    if (auto set = cpu_function<ggml_backend_set_n_threads_t>(cpu_device_, "ggml_backend_set_n_threads")) {
-        set(cpu_.get(), n_threads);
-    }
+    set_n_threads_ = cpu_function<ggml_backend_set_n_threads_t>(cpu_device_, "ggml_backend_set_n_threads");
+    use_threads(n_threads);
     auto set_abort =
         cpu_function<ggml_backend_set_abort_callback_t>(cpu_device_, "ggml_backend_set_abort_callback");
     if (set_abort) {
@@ -172,6 +171,20 @@ Backend::~Backend() {
 std::vector<ggml_backend_t> Backend::all() const {
     if (on_cpu()) return {cpu_.get()};
     return {main_.get(), cpu_.get()};
+}
+
+void Backend::use_threads(int n) {
+    if (n == n_threads_set_ || !set_n_threads_) return;
+    set_n_threads_(cpu_.get(), n);
+    n_threads_set_ = n;
+}
+
+ggml_status Backend::compute(ggml_backend_sched_t scheduler, ggml_cgraph* graph) {
+    if (!on_cpu()) return ggml_backend_sched_graph_compute(scheduler, graph);
+    use_threads(pace_.begin());
+    const ggml_status status = ggml_backend_sched_graph_compute(scheduler, graph);
+    pace_.end();
+    return status;
 }
 
 ggml_backend_buffer_ptr Backend::allocate(ggml_context* context, const std::string& what) const {

@@ -10,6 +10,7 @@
 #include <string>
 #include <vector>
 
+#include "core/thread_pace.h"
 #include "ggml-backend.h"
 #include "ggml-cpp.h"
 
@@ -56,6 +57,9 @@ class Backend {
     /// A buffer on the device that holds all tensors of `context`. Throws DeviceError when memory is short.
     ggml_backend_buffer_ptr allocate(ggml_context* context, const std::string& what) const;
 
+    /// Computes a graph that `scheduler` has placed.
+    ggml_status compute(ggml_backend_sched_t scheduler, ggml_cgraph* graph);
+
     /// Runs work(ith, nth) on the CPU's threads: ggml's pool, so that there is never a second one.
     void parallel(const std::function<void(int ith, int nth)>& work) const;
 
@@ -64,6 +68,8 @@ class Backend {
     void check_cancelled();
 
    private:
+    void use_threads(int n);
+
     ggml_backend_dev_t device_;
     ggml_backend_dev_t cpu_device_;
     int n_threads_;
@@ -71,6 +77,9 @@ class Backend {
     ggml_backend_ptr cpu_;
     ggml_backend_ptr main_;  // null when the device is the CPU
     ggml_threadpool* threadpool_ = nullptr;
+    ggml_backend_set_n_threads_t set_n_threads_ = nullptr;
+    int n_threads_set_ = 0;
+    ThreadPace pace_;
 };
 
 }  // namespace rustasr

@@ -54,7 +54,7 @@ void Graph::finish() {
 
 void Graph::run() {
     backend_.check_cancelled();
-    const ggml_status status = ggml_backend_sched_graph_compute(scheduler_.get(), graph_);
+    const ggml_status status = backend_.compute(scheduler_.get(), graph_);
     if (status == GGML_STATUS_SUCCESS) return;
     if (status == GGML_STATUS_ABORTED) backend_.check_cancelled();
     const std::string device = ggml_backend_dev_name(backend_.device());
