@@ -207,6 +207,15 @@ void bind_files(py::module_& m) {
             return to_numpy(std::move(matrix));
         },
         py::arg("raw"), py::arg("peak"));
+    m.def(
+        "normalize_per_feature",
+        [](const py::array& raw) {
+            const float* data = float_data(raw, 2, "raw");
+            Matrix matrix{raw.shape(0), raw.shape(1), std::vector<float>(data, data + raw.size())};
+            normalize_per_feature(matrix.values.data(), matrix.rows, matrix.columns);
+            return to_numpy(std::move(matrix));
+        },
+        py::arg("raw"));
 }
 
 void bind_decoding(py::module_& m) {
@@ -238,7 +247,8 @@ void bind_decoding(py::module_& m) {
         .def_readonly("probabilities", &TokenAlignment::probabilities)
         .def_readonly("times", &TokenAlignment::times);
     py::class_<Encoded, std::shared_ptr<Encoded>>(m, "Encoded")
-        .def_property_readonly("batch", &Encoded::batch);
+        .def_property_readonly("batch", &Encoded::batch)
+        .def_property_readonly("lengths", &Encoded::lengths);
 }
 
 void bind_model(py::module_& m) {

@@ -2,15 +2,24 @@
 
 #include <algorithm>
 #include <cmath>
+#include <utility>
 
 #include "core/error.h"
 
 namespace rustasr {
 namespace {
 
-void expect(const GgufFile& file, const char* key, const std::string& found, const char* expected) {
-    if (found == expected) return;
-    throw UnsupportedModelError(file.path() + ": key " + key + ": expected " + expected + ", found " +
+// The value that stands beside the name that the key holds.
+template <typename Value>
+Value choice(const GgufFile& file, const char* key,
+             std::initializer_list<std::pair<const char*, Value>> known) {
+    const std::string found = file.str(key);
+    std::string names;
+    for (const auto& [name, value] : known) {
+        if (found == name) return value;
+        names += std::string(names.empty() ? "" : ", ") + name;
+    }
+    throw UnsupportedModelError(file.path() + ": key " + key + ": expected one of " + names + ", found " +
                                 in_quotes(found) + "; this build has no other front end");
 }
 
@@ -24,11 +33,20 @@ MelConfig MelConfig::read(const GgufFile& file) {
     config.n_mels = static_cast<int>(file.u32("frontend.n_mels", 1, 512));
     config.center = file.boolean("frontend.center");
     config.drop_last_frame = file.boolean("frontend.drop_last_frame");
+    config.preemphasis = file.f32("frontend.preemphasis");
     config.floor = file.f32("frontend.floor");
-    expect(file, "frontend.pad_mode", file.str("frontend.pad_mode"), "reflect");
-    expect(file, "frontend.log", file.str("frontend.log"), "log10");
-    expect(file, "frontend.floor_mode", file.str("frontend.floor_mode"), "clamp");
-    expect(file, "frontend.normalize", file.str("frontend.normalize"), "whisper");
+    config.pad_mode =
+        choice<PadMode>(file, "frontend.pad_mode",
+                        {{"reflect", PadMode::Reflect}, {"zero", PadMode::Zero}, {"none", PadMode::None}});
+    config.log = choice<LogBase>(file, "frontend.log", {{"log10", LogBase::Ten}, {"ln", LogBase::E}});
+    config.floor_mode = choice<FloorMode>(file, "frontend.floor_mode",
+                                          {{"clamp", FloorMode::Clamp}, {"add", FloorMode::Add}});
+    // The caller normalises, window by window: here it is only known or not.
+    choice<bool>(file, "frontend.normalize", {{"whisper", true}, {"none", true}, {"per_feature", true}});
+    if (config.center == (config.pad_mode == PadMode::None)) {
+        throw ModelFileError(file.path() + ": key frontend.pad_mode: expected \"none\" if and only if " +
+                             "frontend.center is false, found " + in_quotes(file.str("frontend.pad_mode")));
+    }
     return config;
 }
 
@@ -48,20 +66,31 @@ MelFrontend::MelFrontend(Weights weights, const GgufFile& file)
 
 int64_t MelFrontend::n_frames(int64_t n_samples, bool pad_left, bool pad_right) const {
     const int64_t pad = config_.center ? config_.n_fft / 2 : 0;
-    const int64_t padded = n_samples + (pad_left ? pad : 0) + (pad_right ? pad : 0);
-    if (padded < config_.n_fft || ((pad_left || pad_right) && n_samples <= pad)) {
-        throw OptionError("features of " + std::to_string(n_samples) + " samples: expected more than " +
-                          std::to_string(std::max<int64_t>(pad, config_.n_fft - pad)) + "; pad with zeros");
+    const int64_t padding = (pad_left ? pad : 0) + (pad_right ? pad : 0);
+    int64_t least = std::max<int64_t>(1, config_.n_fft - padding);
+    if (config_.pad_mode == PadMode::Reflect && padding > 0) least = std::max(least, pad + 1);
+    if (n_samples < least) {
+        throw OptionError("features of " + std::to_string(n_samples) + " samples: expected at least " +
+                          std::to_string(least) + "; pad with zeros");
     }
-    const int64_t frames = (padded - config_.n_fft) / config_.hop_length + 1;
+    const int64_t frames = (n_samples + padding - config_.n_fft) / config_.hop_length + 1;
     return frames - (config_.drop_last_frame && pad_right ? 1 : 0);
 }
 
-// Reflection without repeating the edge: x[-1] = x[1], x[n] = x[n - 2].
-float MelFrontend::sample(const float* pcm, int64_t n_samples, int64_t index) const {
-    if (index < 0) index = -index;
-    if (index >= n_samples) index = 2 * (n_samples - 1) - index;
-    return index >= 0 && index < n_samples ? pcm[index] : 0.0f;
+// Reflection does not repeat the edge: x[-1] = x[1], x[n] = x[n - 2]. Pre-emphasis comes before the padding.
+double MelFrontend::sample(const float* pcm, int64_t n_samples, int64_t index) const {
+    if (config_.pad_mode == PadMode::Reflect) {
+        if (index < 0) index = -index;
+        if (index >= n_samples) index = 2 * (n_samples - 1) - index;
+    }
+    if (index < 0 || index >= n_samples) return 0;
+    const double x = pcm[index];
+    return config_.preemphasis == 0 || index == 0 ? x : x - double(config_.preemphasis) * pcm[index - 1];
+}
+
+float MelFrontend::log_of(float power) const {
+    power = config_.floor_mode == FloorMode::Clamp ? std::max(power, config_.floor) : power + config_.floor;
+    return config_.log == LogBase::Ten ? std::log10(power) : std::log(power);
 }
 
 void MelFrontend::compute(const float* pcm, int64_t n_samples, bool pad_left, int64_t n_frames,
@@ -76,11 +105,11 @@ void MelFrontend::compute(const float* pcm, int64_t n_samples, bool pad_left, in
         const int lanes = static_cast<int>(std::min<int64_t>(kFftLanes, n_frames - t0));
         for (int lane = 0; lane < kFftLanes; ++lane) {
             const int64_t start = (t0 + std::min(lane, lanes - 1)) * config_.hop_length - shift;
-            if (start >= 0 && start + n_fft <= n_samples) {
+            if (config_.preemphasis == 0 && start >= 0 && start + n_fft <= n_samples) {
                 for (int i = 0; i < n_fft; ++i) frames[i].v[lane] = double(pcm[start + i]) * window_[i];
             } else {
                 for (int i = 0; i < n_fft; ++i) {
-                    frames[i].v[lane] = double(sample(pcm, n_samples, start + i)) * window_[i];
+                    frames[i].v[lane] = sample(pcm, n_samples, start + i) * window_[i];
                 }
             }
         }
@@ -93,8 +122,7 @@ void MelFrontend::compute(const float* pcm, int64_t n_samples, bool pad_left, in
                 for (int lane = 0; lane < kFftLanes; ++lane) sum[lane] += band.weights[i] * bin.v[lane];
             }
             for (int lane = 0; lane < lanes; ++lane) {
-                log_mel[(t0 + lane) * n_mels + mel] =
-                    std::log10(std::max(static_cast<float>(sum[lane]), config_.floor));
+                log_mel[(t0 + lane) * n_mels + mel] = log_of(static_cast<float>(sum[lane]));
             }
         }
     }
@@ -102,6 +130,32 @@ void MelFrontend::compute(const float* pcm, int64_t n_samples, bool pad_left, in
 
 void normalize_log_mel(float* log_mel, size_t n, float peak) {
     for (size_t i = 0; i < n; ++i) log_mel[i] = (std::max(log_mel[i], peak - 8.0f) + 4.0f) / 4.0f;
+}
+
+void normalize_per_feature(float* log_mel, int64_t n_frames, int64_t n_mels) {
+    constexpr double kStdFloor = 1e-5;  // features.py: CONSTANT
+    const auto width = static_cast<size_t>(n_mels);
+    std::vector<double> mean(width), scale(width);
+    for (int64_t t = 0; t < n_frames; ++t) {
+        for (size_t m = 0; m < width; ++m) mean[m] += log_mel[static_cast<size_t>(t) * width + m];
+    }
+    for (double& sum : mean) sum /= static_cast<double>(n_frames);
+    for (int64_t t = 0; t < n_frames; ++t) {
+        for (size_t m = 0; m < width; ++m) {
+            const double off = log_mel[static_cast<size_t>(t) * width + m] - mean[m];
+            scale[m] += off * off;
+        }
+    }
+    for (double& sum : scale) {
+        const double deviation = n_frames > 1 ? std::sqrt(sum / static_cast<double>(n_frames - 1)) : 0;
+        sum = 1 / (deviation + kStdFloor);
+    }
+    for (int64_t t = 0; t < n_frames; ++t) {
+        for (size_t m = 0; m < width; ++m) {
+            float& x = log_mel[static_cast<size_t>(t) * width + m];
+            x = static_cast<float>((x - mean[m]) * scale[m]);
+        }
+    }
 }
 
 }  // namespace rustasr

@@ -1,7 +1,9 @@
 #pragma once
 // PCM → log-mel features. The window and the filterbank come from the model file; what else differs between
-// families is in MelConfig, read from the file's `frontend.*` keys.
-// Follows whisper/audio.py (openai-whisper 20250625): log_mel_spectrogram.
+// families is in MelConfig, read from the file's `frontend.*` keys. Follows, by those keys:
+//   whisper/audio.py (openai-whisper 20250625): log_mel_spectrogram
+//   gigaam/preprocess.py (GigaAM, 2026-06): FeatureExtractor
+//   nemo/collections/asr/parts/preprocessing/features.py (NeMo 3.0.0): FilterbankFeatures
 
 #include <memory>
 #include <string>
@@ -13,14 +15,22 @@
 
 namespace rustasr {
 
+enum class PadMode { None, Reflect, Zero };  // what lies beyond the ends of the samples
+enum class LogBase { Ten, E };
+enum class FloorMode { Clamp, Add };  // log(max(power, floor)), log(power + floor)
+
 struct MelConfig {
     int sample_rate;  // Hz
     int n_fft;        // samples, also the window's length
     int hop_length;   // samples
     int n_mels;
     bool center;  // frame t is centred on sample t·hop
+    PadMode pad_mode;
     bool drop_last_frame;
+    float preemphasis;  // c of x[n] − c·x[n−1]; 0: none
+    LogBase log;
     float floor;  // of the mel power, before the logarithm
+    FloorMode floor_mode;
 
     /// Throws ModelFileError, or UnsupportedModelError for a value that nothing here implements.
     static MelConfig read(const GgufFile& file);
@@ -35,6 +45,8 @@ class MelFrontend {
     /// short.
     int64_t n_frames(int64_t n_samples, bool pad_left, bool pad_right) const;
     /// Fills frames ith, ith + nth, … (in groups of kFftLanes) of log_mel [n_frames, n_mels], not normalised.
+    /// Sample 0 counts as the recording's first: with pre-emphasis a later block gives the frames of the
+    /// whole only because the window that goes with it starts with zeros.
     void compute(const float* pcm, int64_t n_samples, bool pad_left, int64_t n_frames, float* log_mel,
                  int ith, int nth) const;
 
@@ -43,7 +55,8 @@ class MelFrontend {
         int first;
         std::vector<float> weights;
     };
-    float sample(const float* pcm, int64_t n_samples, int64_t index) const;
+    double sample(const float* pcm, int64_t n_samples, int64_t index) const;
+    float log_of(float power) const;
 
     MelConfig config_;
     RealFft fft_;
@@ -54,5 +67,9 @@ class MelFrontend {
 /// Whisper's dynamic range and scale: (max(x, peak − 8) + 4)/4, in place. `peak` is the loudest log-mel
 /// value.
 void normalize_log_mel(float* log_mel, size_t n, float peak);
+
+/// NeMo's normalize="per_feature": each mel over the n_frames rows of log_mel, (x − mean)/(σ + 1e-5) with the
+/// unbiased σ (0 for a single frame), in place.
+void normalize_per_feature(float* log_mel, int64_t n_frames, int64_t n_mels);
 
 }  // namespace rustasr

@@ -13,6 +13,8 @@ using Factory = std::unique_ptr<Model> (*)(std::unique_ptr<WeightStore>);
 
 // The one table of families: general.architecture → constructor.
 const std::map<std::string, Factory> kFamilies = {
+    {"gigaam", make_gigaam},
+    {"parakeet", make_parakeet},
     {"whisper", make_whisper},
 };
 
@@ -51,6 +53,20 @@ Matrix Session::features(const float* pcm, int64_t n_samples, bool pad_left, boo
         frontend_.compute(pcm, n_samples, pad_left, n_frames, log_mel.values.data(), ith, nth);
     });
     return log_mel;
+}
+
+std::map<std::string, Matrix> collect_taps(const Graph& graph, const std::vector<std::string>& names) {
+    std::map<std::string, Matrix> result;
+    for (const auto& [name, tensor] : graph.taps()) {
+        Matrix matrix{ggml_nrows(tensor), tensor->ne[0],
+                      std::vector<float>(static_cast<size_t>(ggml_nelements(tensor)))};
+        read(tensor, matrix.values.data());
+        result[name] = std::move(matrix);
+    }
+    for (const std::string& name : names) {
+        if (!result.count(name)) throw OptionError("no intermediate named \"" + name + "\"");
+    }
+    return result;
 }
 
 std::shared_ptr<Encoded> Session::encode(const std::vector<MatrixView>&) { unsupported("encoder"); }

@@ -11,6 +11,7 @@
 
 #include "core/backend.h"
 #include "core/gguf.h"
+#include "core/graph.h"
 #include "core/weights.h"
 #include "decode/alignment.h"
 #include "decode/autoregressive.h"
@@ -37,6 +38,8 @@ class Encoded {
    public:
     virtual ~Encoded() = default;
     virtual int batch() const = 0;
+    /// Frames of each utterance.
+    virtual std::vector<int> lengths() const = 0;
 };
 
 class Session {
@@ -105,6 +108,11 @@ class Model : public std::enable_shared_from_this<Model> {
     int n_threads_ = 1;
 };
 
+/// The intermediates that a graph kept. Throws OptionError for a name that the network has not.
+std::map<std::string, Matrix> collect_taps(const Graph& graph, const std::vector<std::string>& names);
+
 std::unique_ptr<Model> make_whisper(std::unique_ptr<WeightStore> store);
+std::unique_ptr<Model> make_gigaam(std::unique_ptr<WeightStore> store);
+std::unique_ptr<Model> make_parakeet(std::unique_ptr<WeightStore> store);
 
 }  // namespace rustasr

@@ -84,8 +84,8 @@ WhisperConfig WhisperConfig::read(const GgufFile& file) {
 }
 
 WhisperEncoder::WhisperEncoder(Weights w, const WhisperConfig& c)
-    : conv1(w / "conv1", c.n_mels, c.n_audio_state, 1),
-      conv2(w / "conv2", c.n_audio_state, c.n_audio_state, 2),
+    : conv1(w / "conv1", c.n_mels, c.n_audio_state, 3, 1),
+      conv2(w / "conv2", c.n_audio_state, c.n_audio_state, 3, 2),
       positional_embedding(w.get_f32("positional_embedding", {c.n_audio_state, c.n_audio_ctx})),
       ln_post(w / "ln_post", c.n_audio_state) {
     for (int i = 0; i < c.n_audio_layer; ++i)

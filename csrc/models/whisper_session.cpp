@@ -16,7 +16,7 @@ namespace {
 /// Keys and values that the decoder blocks make of the audio, for up to `capacity` windows.
 struct AudioMemory {
     AudioMemory(const Backend& backend, const WhisperConfig& c, int n_windows, ggml_type type)
-        : capacity(n_windows) {
+        : capacity(n_windows), n_frames(c.n_audio_ctx) {
         context.reset(ggml_init(
             {(2 * static_cast<size_t>(c.n_text_layer) + 1) * ggml_tensor_overhead(), nullptr, true}));
         const int64_t d_head = c.n_text_state / c.n_text_head, rows = int64_t{c.n_audio_ctx} * n_windows;
@@ -28,6 +28,7 @@ struct AudioMemory {
     }
 
     int capacity;
+    int n_frames;                            // of a window
     std::vector<ggml_tensor*> keys, values;  // [d/n_head, 1500·capacity, n_head]
 
    private:
@@ -40,6 +41,9 @@ class WhisperEncoded : public Encoded {
     WhisperEncoded(std::shared_ptr<AudioMemory> memory, int batch)
         : memory(std::move(memory)), batch_(batch) {}
     int batch() const override { return batch_; }
+    std::vector<int> lengths() const override {
+        return std::vector<int>(static_cast<size_t>(batch_), memory->n_frames);
+    }
     const std::shared_ptr<AudioMemory> memory;
 
    private:
@@ -219,20 +223,6 @@ std::shared_ptr<Encoded> WhisperSession::encode(const std::vector<MatrixView>& f
     return std::make_shared<WhisperEncoded>(std::move(memory), batch);
 }
 
-std::map<std::string, Matrix> collect(const Graph& graph, const std::vector<std::string>& names) {
-    std::map<std::string, Matrix> result;
-    for (const auto& [name, tensor] : graph.taps()) {
-        Matrix matrix{ggml_nrows(tensor), tensor->ne[0],
-                      std::vector<float>(static_cast<size_t>(ggml_nelements(tensor)))};
-        read(tensor, matrix.values.data());
-        result[name] = std::move(matrix);
-    }
-    for (const std::string& name : names) {
-        if (!result.count(name)) throw OptionError("no intermediate named \"" + name + "\"");
-    }
-    return result;
-}
-
 std::map<std::string, Matrix> WhisperSession::encode_taps(const std::vector<MatrixView>& features,
                                                           const std::vector<std::string>& names) {
     const int batch = static_cast<int>(features.size());
@@ -243,7 +233,7 @@ std::map<std::string, Matrix> WhisperSession::encode_taps(const std::vector<Matr
     set_mel(*pass, features.data(), batch);
     write(pass->rows, rows.data());
     pass->graph.run();
-    return collect(pass->graph, names);
+    return collect_taps(pass->graph, names);
 }
 
 // --- decoder
@@ -522,7 +512,7 @@ std::unique_ptr<DecoderPass> WhisperSession::read_tokens(WhisperEncoded& encoded
 std::map<std::string, Matrix> WhisperSession::decode_taps(Encoded& encoded, int window,
                                                           const std::vector<int32_t>& tokens,
                                                           const std::vector<std::string>& names) {
-    return collect(read_tokens(own(encoded), window, tokens, names)->graph, names);
+    return collect_taps(read_tokens(own(encoded), window, tokens, names)->graph, names);
 }
 
 TokenAlignment WhisperSession::align_window(WhisperEncoded& encoded, int window,
@@ -541,7 +531,7 @@ TokenAlignment WhisperSession::align_window(WhisperEncoded& encoded, int window,
     for (const auto& [layer, head] : config_.alignment_heads)
         taps.push_back("cross_qk." + std::to_string(layer) + "." + std::to_string(head));
     auto pass = read_tokens(encoded, window, tokens, taps);
-    std::map<std::string, Matrix> values = collect(pass->graph, taps);
+    std::map<std::string, Matrix> values = collect_taps(pass->graph, taps);
 
     TokenAlignment alignment;
     for (size_t i = 0; i < text.size(); ++i) {  // row p of the logits predicts token p + 1

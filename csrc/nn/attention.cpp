@@ -14,9 +14,29 @@ ggml_tensor* split_heads(Graph& graph, ggml_tensor* x, int64_t d, int64_t n_head
                         x->nb[1] * static_cast<size_t>(n_frames), static_cast<size_t>(index * d) * element);
 }
 
+namespace {
+
+float score_scale(const ggml_tensor* q) { return 1.0f / std::sqrt(static_cast<float>(q->ne[0])); }
+
+// [D, H, T, B] → [D·H, T·B]
+ggml_tensor* join_heads(Graph& graph, ggml_tensor* y) {
+    return ggml_reshape_2d(graph.ctx(), y, y->ne[0] * y->ne[1], y->ne[2] * y->ne[3]);
+}
+
+// softmax(scores · scale + mask) · v from scores [T, T, H, B]: for what the fused forms do not take.
+ggml_tensor* weigh_values(Graph& graph, ggml_tensor* scores, ggml_tensor* v, ggml_tensor* mask, float scale) {
+    ggml_context* ctx = graph.ctx();
+    ggml_tensor* weights = ggml_soft_max_ext(ctx, scores, mask, scale, 0.0f);
+    ggml_tensor* columns = ggml_cont(ctx, ggml_transpose(ctx, v));  // [T, D, H, B]
+    ggml_tensor* y = ggml_mul_mat(ctx, columns, weights);           // [D, T, H, B]
+    return join_heads(graph, ggml_cont(ctx, ggml_permute(ctx, y, 0, 2, 1, 3)));
+}
+
+}  // namespace
+
 ggml_tensor* attention(Graph& graph, ggml_tensor* q, ggml_tensor* k, ggml_tensor* v, ggml_tensor* mask,
                        ggml_tensor* lengths) {
-    const float scale = 1.0f / std::sqrt(static_cast<float>(q->ne[0]));
+    const float scale = score_scale(q);
     ggml_tensor* y;
     if (graph.cpu_kernels() && kernels::attention_supported(q->ne[0], k->type)) {
         y = kernels::attention(graph.ctx(), q, k, v, mask, scale, lengths, graph.precision());
@@ -27,7 +47,30 @@ ggml_tensor* attention(Graph& graph, ggml_tensor* q, ggml_tensor* k, ggml_tensor
         }
         y = ggml_flash_attn_ext(graph.ctx(), q, k, v, mask, scale, 0.0f, 0.0f);
     }
-    return ggml_reshape_2d(graph.ctx(), y, q->ne[0] * q->ne[2], q->ne[1] * q->ne[3]);
+    return join_heads(graph, y);
+}
+
+ggml_tensor* attention(Graph& graph, ggml_tensor* q, ggml_tensor* k, ggml_tensor* v,
+                       const FrameMask& frames) {
+    if (graph.cpu_kernels() && kernels::attention_supported(q->ne[0], k->type))
+        return attention(graph, q, k, v, nullptr, frames.lengths());
+    ggml_tensor* scores = ggml_mul_mat(graph.ctx(), k, q);  // [T, T, H, B]
+    return weigh_values(graph, scores, v, frames.keys(), score_scale(q));
+}
+
+ggml_tensor* relative_attention(Graph& graph, ggml_tensor* q_u, ggml_tensor* q_v, ggml_tensor* k,
+                                ggml_tensor* v, ggml_tensor* positions, const FrameMask& frames) {
+    ggml_context* ctx = graph.ctx();
+    const int64_t n_frames = q_v->ne[1];
+    GGML_ASSERT(positions->ne[1] == 2 * n_frames - 1);
+    ggml_tensor* by_place = ggml_mul_mat(ctx, positions, q_v);  // [2T − 1, T, H, B]
+    // Row i starts at column T − 1 − i: a view whose rows are one value shorter.
+    const size_t element = sizeof(float), row = by_place->nb[1] - element;
+    ggml_tensor* by_key = ggml_view_4d(ctx, by_place, n_frames, n_frames, by_place->ne[2], by_place->ne[3],
+                                       n_frames == 1 ? by_place->nb[1] : row, by_place->nb[2],
+                                       by_place->nb[3], static_cast<size_t>(n_frames - 1) * element);
+    ggml_tensor* scores = ggml_add_inplace(ctx, ggml_mul_mat(ctx, k, q_u), by_key);  // [T, T, H, B]
+    return weigh_values(graph, scores, v, frames.keys(), score_scale(q_u));
 }
 
 }  // namespace rustasr

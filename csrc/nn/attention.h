@@ -2,6 +2,7 @@
 // Softmax attention over heads that lie side by side in a row of d values.
 
 #include "core/graph.h"
+#include "nn/frame_mask.h"
 
 namespace rustasr {
 
@@ -14,5 +15,15 @@ ggml_tensor* split_heads(Graph& graph, ggml_tensor* x, int64_t d, int64_t n_head
 /// lengths I32 [B] or null: keys from there on are ignored. Returns [D·H, Tq·B].
 ggml_tensor* attention(Graph& graph, ggml_tensor* q, ggml_tensor* k, ggml_tensor* v, ggml_tensor* mask,
                        ggml_tensor* lengths = nullptr);
+
+/// Full attention over the frames of a batch whose lengths differ where `frames` says so.
+/// q, k, v [D, T, H, B] F32. Returns [D·H, T·B].
+ggml_tensor* attention(Graph& graph, ggml_tensor* q, ggml_tensor* k, ggml_tensor* v, const FrameMask& frames);
+
+/// The same with a term for the distance of key j from query i (Transformer-XL, Dai et al. 2019,
+/// arXiv:1901.02860): scores[i, j] = (q_u[i]·k[j] + q_v[i]·positions[T − 1 − i + j]) / √D.
+/// q_u, q_v, k, v [D, T, H, B] F32; positions [D, 2T − 1, H] F32 or F16. Returns [D·H, T·B].
+ggml_tensor* relative_attention(Graph& graph, ggml_tensor* q_u, ggml_tensor* q_v, ggml_tensor* k,
+                                ggml_tensor* v, ggml_tensor* positions, const FrameMask& frames);
 
 }  // namespace rustasr

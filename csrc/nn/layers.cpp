@@ -64,16 +64,16 @@ ggml_tensor* Embedding::operator()(Graph& graph, ggml_tensor* ids) const {
     return ggml_get_rows(graph.ctx(), table_, ids);
 }
 
-Conv1d::Conv1d(Weights weights, int64_t n_in, int64_t n_out, int stride)
-    : linear_(weights, kTaps * n_in, n_out), n_in_(n_in), stride_(stride) {}
+Conv1d::Conv1d(Weights weights, int64_t n_in, int64_t n_out, int kernel, int stride)
+    : linear_(weights, kernel * n_in, n_out), n_in_(n_in), kernel_(kernel), stride_(stride) {}
 
 ggml_tensor* Conv1d::operator()(Graph& graph, ggml_tensor* padded, Activation activation) const {
     GGML_ASSERT(padded->ne[0] == n_in_ && ggml_is_contiguous(padded));
-    const int64_t n_frames = (padded->ne[1] - kTaps) / stride_ + 1, batch = padded->ne[2];
+    const int64_t n_frames = (padded->ne[1] - kernel_) / stride_ + 1, batch = padded->ne[2];
     ggml_tensor* taps = ggml_view_3d(graph.ctx(), padded, n_in_, n_frames, batch,
                                      padded->nb[1] * static_cast<size_t>(stride_), padded->nb[2], 0);
     // ggml refuses to make a view of more elements than its source has, which rows that overlap are.
-    taps->ne[0] = kTaps * n_in_;
+    taps->ne[0] = kernel_ * n_in_;
     // Rows that overlap are fine for the CPU, but for its repacked layouts, which read four rows as if they
     // lay one after the other; there and elsewhere they are laid out once.
     if (!graph.cpu_kernels() || linear_.repacked()) taps = ggml_cont(graph.ctx(), taps);

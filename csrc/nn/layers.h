@@ -64,19 +64,19 @@ class Embedding {
     ggml_tensor* table_ = nullptr;  // [d, n]
 };
 
-/// Convolution over time with kernel size 3, the input already padded with what lies outside (zeros).
+/// Convolution over time, the input already padded with what lies outside (zeros).
 /// The taps of a frame are neighbours in memory, so a row of the product is a view, not a copy (im2col).
 class Conv1d {
    public:
     Conv1d() = default;
-    Conv1d(Weights weights, int64_t n_in, int64_t n_out, int stride);
-    /// padded [n_in, T_padded, B] → [n_out, (T_padded − 3)/stride + 1, B]
+    Conv1d(Weights weights, int64_t n_in, int64_t n_out, int kernel, int stride);
+    /// padded [n_in, T_padded, B] → [n_out, (T_padded − kernel)/stride + 1, B]
     ggml_tensor* operator()(Graph& graph, ggml_tensor* padded, Activation activation) const;
 
    private:
-    static constexpr int64_t kTaps = 3;
     Linear linear_;
     int64_t n_in_ = 0;
+    int kernel_ = 1;
     int stride_ = 1;
 };
 

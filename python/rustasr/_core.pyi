@@ -65,6 +65,9 @@ def dequantize_rows(data: NDArray[np.uint8], qtype: str, k: int) -> NDArray[np.f
 def normalize_log_mel(raw: NDArray[np.float32], peak: float) -> NDArray[np.float32]:
     """Whisper's range and scale: (max(raw, peak − 8) + 4)/4, [T, n_mels]."""
 
+def normalize_per_feature(raw: NDArray[np.float32]) -> NDArray[np.float32]:
+    """NeMo's per_feature, [T, n_mels]: each mel over the frames, (x − mean)/(σ + 1e-5) with unbiased σ."""
+
 class DecodeOptions:
     def __init__(
         self,
@@ -113,6 +116,9 @@ class Encoded:
 
     @property
     def batch(self) -> int: ...
+    @property
+    def lengths(self) -> list[int]:
+        """Encoder frames of each window."""
 
 class Session:
     @property
@@ -130,12 +136,13 @@ class Session:
         """
 
     def encode(self, features: Sequence[NDArray[np.float32]]) -> Encoded:
-        """Normalised windows [T <= 3000, n_mels]; zeros follow where one is shorter."""
+        """Normalised windows [T, n_mels]; Whisper's are followed by zeros up to 3000 frames."""
 
     def encode_taps(
         self, features: Sequence[NDArray[np.float32]], names: Sequence[str]
     ) -> dict[str, NDArray[np.float32]]:
-        """Intermediates [T, d]: "conv", "blocks.0" …, "output"."""
+        """Intermediates [T, d]: "conv" (Whisper) or "subsampling", "blocks.0" …, "output"; with CTC "logits"
+        (log-probabilities). The windows of a batch follow each other, padded to the longest."""
 
     def detect_language(self, encoded: Encoded) -> NDArray[np.float32]:
         """Probabilities [batch, n_languages]."""

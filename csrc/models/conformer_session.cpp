@@ -1,0 +1,248 @@
+#include "models/conformer_session.h"
+
+#include <algorithm>
+#include <numeric>
+#include <optional>
+#include <utility>
+
+#include "core/error.h"
+#include "decode/recognition.h"
+#include "kernels/elementwise.h"
+#include "nn/distance_keys.h"
+
+namespace rustasr {
+namespace {
+
+/// The frames as the search sees them, on the device.
+class ConformerEncoded : public Encoded {
+   public:
+    ConformerEncoded(const Backend& backend, int64_t n, std::vector<int> lengths) {
+        const int64_t longest = *std::max_element(lengths.begin(), lengths.end());
+        context_.reset(ggml_init({ggml_tensor_overhead(), nullptr, true}));
+        frames.values = ggml_new_tensor_3d(context_.get(), GGML_TYPE_F32, n, longest,
+                                           static_cast<int64_t>(lengths.size()));
+        frames.lengths = std::move(lengths);
+        buffer_ = backend.allocate(context_.get(), "the encoded audio");
+    }
+    int batch() const override { return static_cast<int>(frames.lengths.size()); }
+    std::vector<int> lengths() const override { return frames.lengths; }
+
+    EncodedFrames frames;
+
+   private:
+    ggml_context_ptr context_;
+    ggml_backend_buffer_ptr buffer_;
+};
+
+/// Which graph: a batch whose longest window has n_mel_frames.
+struct PassShape {
+    int64_t n_mel_frames;
+    int64_t batch;
+    bool ragged;  // some windows are shorter
+
+    bool operator==(const PassShape& o) const {
+        return n_mel_frames == o.n_mel_frames && batch == o.batch && ragged == o.ragged;
+    }
+};
+
+struct Pass {
+    Pass(Backend& backend, const PassShape& shape, size_t max_nodes, kernels::Precision precision,
+         std::vector<std::string> taps)
+        : shape(shape), graph(backend, max_nodes, precision, std::move(taps)) {}
+    PassShape shape;
+    Graph graph;
+    ggml_tensor* mel = nullptr;  // [n_mels, padding + T_mel + padding, B]
+    ConformerBatch batch;
+    ggml_tensor* output = nullptr;  // [n, T·B]
+};
+
+/// Quantised weights gave up more than values in BF16 do.
+kernels::Precision precision_for(ggml_type weights) {
+    return ggml_is_quantized(weights) ? kernels::Precision::Mixed : kernels::Precision::F32;
+}
+
+void log_softmax(float* row, int64_t n) {
+    const float normalizer = kernels::log_sum_exp(row, n);
+    for (int64_t i = 0; i < n; ++i) row[i] -= normalizer;
+}
+
+class ConformerSession : public Session {
+   public:
+    ConformerSession(std::shared_ptr<const ConformerModel> model, ggml_backend_dev_t device)
+        : Session(device, model->threads(), model->frontend),
+          model_(std::move(model)),
+          config_(model_->config) {
+        if (config_.attention == AttentionKind::RelativePosition) {
+            const bool exact = model_->weight_type() == GGML_TYPE_F32;
+            distances_.emplace(backend_, model_->encoder, config_, exact ? GGML_TYPE_F32 : GGML_TYPE_F16);
+        }
+    }
+
+    std::shared_ptr<Encoded> encode(const std::vector<MatrixView>& features) override;
+    std::map<std::string, Matrix> encode_taps(const std::vector<MatrixView>& features,
+                                              const std::vector<std::string>& names) override;
+
+   private:
+    void check_features(const std::vector<MatrixView>& features) const;
+    std::unique_ptr<Pass> build(const PassShape& shape, std::vector<std::string> taps);
+    void run(Pass& pass, const std::vector<MatrixView>& windows) const;
+    /// Windows that are encoded in one pass: neighbours in length, so that little is padding.
+    std::vector<std::vector<size_t>> plan(const std::vector<MatrixView>& features) const;
+
+    std::shared_ptr<const ConformerModel> model_;
+    const ConformerConfig& config_;
+    std::optional<DistanceKeys> distances_;
+    std::unique_ptr<Pass> pass_;  // of the last shape
+};
+
+void ConformerSession::check_features(const std::vector<MatrixView>& features) const {
+    if (features.empty()) throw OptionError("features: expected at least one window, found none");
+    for (const MatrixView& window : features) {
+        if (window.columns == config_.n_mels && window.rows >= 1) continue;
+        throw OptionError("features: expected 1 or more frames of " + std::to_string(config_.n_mels) +
+                          " mels, found " + std::to_string(window.rows) + " of " +
+                          std::to_string(window.columns));
+    }
+}
+
+PassShape shape_of(const std::vector<MatrixView>& windows) {
+    PassShape shape{0, static_cast<int64_t>(windows.size()), false};
+    for (const MatrixView& window : windows) shape.n_mel_frames = std::max(shape.n_mel_frames, window.rows);
+    for (const MatrixView& window : windows) shape.ragged |= window.rows < shape.n_mel_frames;
+    return shape;
+}
+
+std::unique_ptr<Pass> ConformerSession::build(const PassShape& shape, std::vector<std::string> taps) {
+    const size_t max_nodes = 512 + 96 * static_cast<size_t>(config_.n_layer);
+    auto pass = std::make_unique<Pass>(backend_, shape, max_nodes, precision_for(model_->weight_type()),
+                                       std::move(taps));
+    Graph& graph = pass->graph;
+    ConformerBatch& batch = pass->batch;
+    const int64_t padding = model_->encoder.subsampling().padding();
+    pass->mel = graph.input(GGML_TYPE_F32, {config_.n_mels, shape.n_mel_frames + 2 * padding, shape.batch});
+    batch.n_frames = config_.n_frames(shape.n_mel_frames);
+    batch.batch = shape.batch;
+    batch.masks.resize(static_cast<size_t>(config_.n_stages()) + 1);
+    int64_t n_frames = shape.n_mel_frames;
+    for (size_t stage = 1; shape.ragged && stage < batch.masks.size(); ++stage) {
+        n_frames = halved(n_frames);
+        batch.masks[stage] = FrameMask(graph, n_frames, shape.batch);
+    }
+    if (distances_) {
+        batch.distances = distances_->of(graph, batch.n_frames);
+    } else {
+        batch.positions = graph.input(GGML_TYPE_I32, {batch.n_frames * shape.batch});
+    }
+    ggml_tensor* frames = model_->encoder(graph, pass->mel, batch);
+    pass->output = model_->head(graph, frames);
+    graph.tap("logits", pass->output);
+    graph.output(pass->output);
+    graph.finish();
+    return pass;
+}
+
+void ConformerSession::run(Pass& pass, const std::vector<MatrixView>& windows) const {
+    const auto n_mels = static_cast<size_t>(config_.n_mels);
+    const auto padding = static_cast<size_t>(model_->encoder.subsampling().padding());
+    const auto n_rows = static_cast<size_t>(pass.mel->ne[1]);
+    std::vector<float> mel(n_mels * n_rows * windows.size(), 0.0f);
+    std::vector<int> lengths;
+    for (size_t b = 0; b < windows.size(); ++b) {
+        std::copy_n(windows[b].values, windows[b].rows * windows[b].columns,
+                    &mel[(b * n_rows + padding) * n_mels]);
+        lengths.push_back(static_cast<int>(windows[b].rows));
+    }
+    write(pass.mel, mel.data());
+    for (size_t stage = 1; stage < pass.batch.masks.size(); ++stage) {
+        for (int& length : lengths) length = static_cast<int>(halved(length));
+        pass.batch.masks[stage].set(lengths);
+    }
+    if (pass.batch.positions) {
+        std::vector<int32_t> positions;
+        for (int64_t i = 0; i < pass.batch.positions->ne[0]; ++i)
+            positions.push_back(static_cast<int32_t>(i % pass.batch.n_frames));
+        write(pass.batch.positions, positions.data());
+    }
+    pass.graph.run();
+}
+
+std::vector<std::vector<size_t>> ConformerSession::plan(const std::vector<MatrixView>& features) const {
+    // Encoder frames that keep the device busy; more at once would only need more memory.
+    const int64_t most = backend_.on_cpu() ? 256 : 8192;
+    std::vector<size_t> order(features.size());
+    std::iota(order.begin(), order.end(), 0);
+    std::stable_sort(order.begin(), order.end(),
+                     [&](size_t a, size_t b) { return features[a].rows > features[b].rows; });
+    std::vector<std::vector<size_t>> passes;
+    int64_t longest = 0;  // of the pass, in encoder frames
+    for (size_t i : order) {
+        if (passes.empty() || longest * static_cast<int64_t>(passes.back().size() + 1) > most) {
+            passes.emplace_back();
+            longest = config_.n_frames(features[i].rows);
+        }
+        passes.back().push_back(i);
+    }
+    return passes;
+}
+
+std::shared_ptr<Encoded> ConformerSession::encode(const std::vector<MatrixView>& features) {
+    check_features(features);
+    std::vector<int> lengths;
+    for (const MatrixView& window : features)
+        lengths.push_back(static_cast<int>(config_.n_frames(window.rows)));
+    auto encoded = std::make_shared<ConformerEncoded>(backend_, model_->n_classes, lengths);
+    std::vector<float> rows;
+    for (const std::vector<size_t>& members : plan(features)) {
+        std::vector<MatrixView> windows;
+        for (size_t i : members) windows.push_back(features[i]);
+        const PassShape shape = shape_of(windows);
+        if (!pass_ || !(pass_->shape == shape)) {
+            pass_.reset();
+            pass_ = build(shape, {});
+        }
+        run(*pass_, windows);
+        ggml_tensor* to = encoded->frames.values;
+        for (size_t b = 0; b < members.size(); ++b) {
+            rows.resize(static_cast<size_t>(to->ne[0]) * static_cast<size_t>(lengths[members[b]]));
+            ggml_backend_tensor_get(pass_->output, rows.data(),
+                                    b * static_cast<size_t>(pass_->batch.n_frames) * pass_->output->nb[1],
+                                    rows.size() * sizeof(float));
+            for (size_t at = 0; at < rows.size(); at += static_cast<size_t>(to->ne[0]))
+                log_softmax(&rows[at], to->ne[0]);
+            ggml_backend_tensor_set(to, rows.data(), members[b] * to->nb[2], rows.size() * sizeof(float));
+        }
+    }
+    return encoded;
+}
+
+std::map<std::string, Matrix> ConformerSession::encode_taps(const std::vector<MatrixView>& features,
+                                                            const std::vector<std::string>& names) {
+    check_features(features);
+    pass_.reset();
+    const auto pass = build(shape_of(features), names);
+    run(*pass, features);
+    std::map<std::string, Matrix> taps = collect_taps(pass->graph, names);
+    if (const auto logits = taps.find("logits"); logits != taps.end()) {
+        Matrix& m = logits->second;
+        for (int64_t t = 0; t < m.rows; ++t)
+            log_softmax(&m.values[static_cast<size_t>(t * m.columns)], m.columns);
+    }
+    return taps;
+}
+
+}  // namespace
+
+ConformerModel::ConformerModel(std::unique_ptr<WeightStore> store, const ConformerConfig& config)
+    : Model(std::move(store)),
+      config(config),
+      frontend(store_->root() / "frontend", store_->file()),
+      encoder(store_->root() / "encoder", config),
+      n_classes(static_cast<int>(store_->file().u32("head.n_vocab", 1, 1 << 20)) + 1),
+      head(store_->root() / "head", config.d_model, n_classes) {}
+
+std::unique_ptr<Session> ConformerModel::session() const {
+    auto self = std::static_pointer_cast<const ConformerModel>(shared_from_this());
+    return std::make_unique<ConformerSession>(std::move(self), store_->device());
+}
+
+}  // namespace rustasr

@@ -1,0 +1,86 @@
+#include "nn/convolution.h"
+
+namespace rustasr {
+namespace {
+
+// kernel [C, mel taps, time taps], x [C, F, T, B], strides and paddings in mels and in frames.
+ggml_tensor* depthwise(Graph& graph, ggml_tensor* kernel, ggml_tensor* bias, ggml_tensor* x, int stride,
+                       int mel_padding, int time_padding) {
+    ggml_context* ctx = graph.ctx();
+    if (x->ne[1] == 1 && x->ne[2] == 1) {  // ggml would take a single place for its other layout
+        const size_t centre = static_cast<size_t>(kernel->ne[1] / 2) * kernel->nb[1] +
+                              static_cast<size_t>(kernel->ne[2] / 2) * kernel->nb[2];
+        return ggml_add_inplace(ctx, ggml_mul(ctx, x, ggml_view_1d(ctx, kernel, kernel->ne[0], centre)),
+                                bias);
+    }
+    // ggml names the dimensions [width, height, 1, C] and [width, height, C, B] and takes channels that are
+    // neighbours in memory as such a view.
+    ggml_tensor* taps = ggml_permute(
+        ctx, ggml_reshape_4d(ctx, kernel, kernel->ne[0], 1, kernel->ne[1], kernel->ne[2]), 3, 2, 0, 1);
+    ggml_tensor* y = ggml_conv_2d_dw_direct(ctx, taps, ggml_permute(ctx, x, 2, 0, 1, 3), stride, stride,
+                                            mel_padding, time_padding, 1, 1);
+    return ggml_add_inplace(ctx, ggml_permute(ctx, y, 1, 2, 0, 3), bias);  // [C, F', T', B]
+}
+
+}  // namespace
+
+InputConv2d::InputConv2d(Weights weights, int64_t n_out, int kernel)
+    : kernel_(weights.get_f32("kernel", {n_out, kernel, kernel})), bias_(weights.get_f32("bias", {n_out})) {}
+
+ggml_tensor* InputConv2d::operator()(Graph& graph, ggml_tensor* x) const {
+    ggml_context* ctx = graph.ctx();
+    const int64_t n_out = kernel_->ne[0], n_taps = kernel_->ne[1] * kernel_->ne[2];
+    const int padding = static_cast<int>(kernel_->ne[1] / 2);
+    ggml_tensor* taps = ggml_cont(ctx, ggml_transpose(ctx, ggml_reshape_2d(ctx, kernel_, n_out, n_taps)));
+    ggml_tensor* shape = ggml_reshape_4d(ctx, kernel_, kernel_->ne[1], kernel_->ne[2], 1, n_out);
+    ggml_tensor* image = ggml_reshape_4d(ctx, x, x->ne[0], x->ne[1], 1, x->ne[2]);
+    ggml_tensor* rows = ggml_im2col(ctx, shape, image, 2, 2, padding, padding, 1, 1, true, GGML_TYPE_F32);
+    return ggml_add_inplace(ctx, ggml_mul_mat(ctx, taps, rows), bias_);  // [C, F', T', B]
+}
+
+DepthwiseConv2d::DepthwiseConv2d(Weights weights, int64_t n_channels, int kernel)
+    : kernel_(weights.get_f32("kernel", {n_channels, kernel, kernel})),
+      bias_(weights.get_f32("bias", {n_channels})) {}
+
+ggml_tensor* DepthwiseConv2d::operator()(Graph& graph, ggml_tensor* x) const {
+    const int padding = static_cast<int>(kernel_->ne[1] / 2);
+    return depthwise(graph, kernel_, bias_, x, 2, padding, padding);
+}
+
+Conv2d::Conv2d(Weights weights, int64_t n_in, int64_t n_out, int kernel)
+    : linear_(weights, n_in * kernel * kernel, n_out), kernel_(kernel) {}
+
+ggml_tensor* Conv2d::operator()(Graph& graph, ggml_tensor* x, Activation activation) const {
+    ggml_context* ctx = graph.ctx();
+    const int64_t n_in = x->ne[0], n_mels = halved(x->ne[1]), n_frames = halved(x->ne[2]), batch = x->ne[3];
+    const int padding = kernel_ / 2;
+    ggml_tensor* padded = ggml_pad_ext(ctx, x, 0, 0, padding, padding, padding, padding, 0, 0);
+    // The mel taps of a place are neighbours in memory, so those of one time tap are a view.
+    ggml_tensor* rows = nullptr;
+    for (int tap = 0; tap < kernel_; ++tap) {
+        ggml_tensor* row =
+            ggml_view_4d(ctx, padded, n_in, n_mels, n_frames, batch, 2 * padded->nb[1], 2 * padded->nb[2],
+                         padded->nb[3], padded->nb[2] * static_cast<size_t>(tap));
+        row->ne[0] = n_in * kernel_;  // ggml refuses to make a view of rows that overlap
+        row = ggml_cont(ctx, row);
+        rows = rows ? ggml_concat(ctx, rows, row, 0) : row;
+    }
+    return linear_(graph, rows, activation);
+}
+
+DepthwiseConv1d::DepthwiseConv1d(Weights weights, int64_t n_channels, int kernel)
+    : kernel_(weights.get_f32("kernel", {n_channels, 1, kernel})),
+      bias_(weights.get_f32("bias", {n_channels})) {}
+
+ggml_tensor* DepthwiseConv1d::operator()(Graph& graph, ggml_tensor* x) const {
+    ggml_context* ctx = graph.ctx();
+    const int64_t n_channels = x->ne[0], n_frames = x->ne[1], batch = x->ne[2];
+    const int padding = static_cast<int>(kernel_->ne[2] / 2);
+    // Frames as the width: as the height of an image one mel wide ggml would not see the channels' layout.
+    ggml_tensor* taps = ggml_reshape_3d(ctx, kernel_, n_channels, kernel_->ne[2], 1);
+    ggml_tensor* y =
+        depthwise(graph, taps, bias_, ggml_reshape_4d(ctx, x, n_channels, n_frames, 1, batch), 1, padding, 0);
+    return ggml_reshape_3d(ctx, y, n_channels, n_frames, batch);
+}
+
+}  // namespace rustasr

@@ -1,0 +1,60 @@
+#pragma once
+// Convolutions of the conformers: over frames, and over frames and mels. The channels of a place are
+// neighbours in memory: x [C, F, T, B]. Padding is kernel/2 zeros on every side.
+
+#include "nn/layers.h"
+
+namespace rustasr {
+
+/// What a convolution of stride 2 leaves of n.
+constexpr int64_t halved(int64_t n) { return (n - 1) / 2 + 1; }
+
+/// From one channel: x [F, T, B] → [C, F/2, T/2, B], F/2 and T/2 as `halved`. Stride 2.
+class InputConv2d {
+   public:
+    InputConv2d() = default;
+    InputConv2d(Weights weights, int64_t n_out, int kernel);
+    ggml_tensor* operator()(Graph& graph, ggml_tensor* x) const;
+
+   private:
+    ggml_tensor* kernel_ = nullptr;  // [C, mel taps, time taps]
+    ggml_tensor* bias_ = nullptr;    // [C]
+};
+
+/// Each channel by itself: [C, F, T, B] → [C, F/2, T/2, B]. Stride 2.
+class DepthwiseConv2d {
+   public:
+    DepthwiseConv2d() = default;
+    DepthwiseConv2d(Weights weights, int64_t n_channels, int kernel);
+    ggml_tensor* operator()(Graph& graph, ggml_tensor* x) const;
+
+   private:
+    ggml_tensor* kernel_ = nullptr;  // [C, mel taps, time taps]
+    ggml_tensor* bias_ = nullptr;    // [C]
+};
+
+/// Every channel to every other: [C, F, T, B] → [N, F/2, T/2, B]. Stride 2.
+class Conv2d {
+   public:
+    Conv2d() = default;
+    Conv2d(Weights weights, int64_t n_in, int64_t n_out, int kernel);
+    ggml_tensor* operator()(Graph& graph, ggml_tensor* x, Activation activation) const;
+
+   private:
+    Linear linear_;  // inputs: time taps, then mel taps, then channels
+    int kernel_ = 1;
+};
+
+/// Each channel by itself over frames: x [C, T, B] → the same shape. Stride 1.
+class DepthwiseConv1d {
+   public:
+    DepthwiseConv1d() = default;
+    DepthwiseConv1d(Weights weights, int64_t n_channels, int kernel);
+    ggml_tensor* operator()(Graph& graph, ggml_tensor* x) const;
+
+   private:
+    ggml_tensor* kernel_ = nullptr;  // [C, 1, taps]
+    ggml_tensor* bias_ = nullptr;    // [C]
+};
+
+}  // namespace rustasr
