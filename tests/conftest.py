@@ -134,6 +134,46 @@ def gguf(request: pytest.FixtureRequest) -> Callable[[str, str], Path]:
     return lambda name, qtype: request.getfixturevalue(fixtures[name])(qtype)
 
 
+# --- small trained checkpoints ---
+
+MICRO = {
+    ("gigaam-micro-ctc", "ckpt"): "gigaam_micro_ctc.ckpt",
+    ("gigaam-micro-ctc", "hf"): "hf",
+    ("gigaam-micro-e2e-rnnt", "ckpt"): "gigaam_micro_e2e_rnnt.ckpt",
+    ("parakeet-micro-tdt", "nemo"): "parakeet-micro-tdt.nemo",
+    ("parakeet-micro-tdt", "hf"): "hf",
+}
+
+
+@pytest.fixture(scope="session")
+def shared_micro() -> Path:
+    """The folder of small trained GigaAM and Parakeet checkpoints; without one the test is skipped."""
+    path = Path(os.environ.get("RUSTASR_SHARED_MICRO", ROOT.parent / "shared" / "micro"))
+    if not (path / "README.md").exists():
+        pytest.skip(f"no checkpoints at {path} (RUSTASR_SHARED_MICRO names another folder)")
+    return path
+
+
+@pytest.fixture(scope="session")
+def micro_gguf(shared_micro: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """`micro_gguf("parakeet-micro-tdt", "q8_0")`: a small checkpoint as a GGUF, converted once per session.
+
+    `layout` is "ckpt" (GigaAM), "nemo" (Parakeet) or "hf"; the default is the family's own, not "hf".
+    """
+    out = tmp_path_factory.mktemp("micro")
+
+    def make(name: str, qtype: str = "f32", layout: str | None = None) -> Path:
+        from rustasr.convert import convert
+
+        layout = layout or next(kind for model, kind in MICRO if model == name and kind != "hf")
+        path = out / f"{name}-{layout}-{qtype}.gguf"
+        if not path.exists():
+            convert(shared_micro / name / MICRO[name, layout], path, qtype=qtype)
+        return path
+
+    return make
+
+
 # --- models ---
 
 

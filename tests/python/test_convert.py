@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 from rustasr.convert import convert, detect
 from rustasr.convert.common import atomic_path
 from rustasr.convert.mel import hann_window, slaney_filterbank
-from rustasr.convert.sources import open_whisper, release_name
+from rustasr.convert.sources import open_source
 from rustasr.convert.whisper import alignment_heads
+from rustasr.convert.whisper_sources import open_whisper, release_name
 from rustasr.convert.whisper_tables import LANGUAGES, RELEASES
 from rustasr.errors import ModelFileError, OptionError
 from tiny_whisper import DIMS, Checkpoint, make_checkpoint, write_hugging_face
@@ -73,7 +74,7 @@ def test_all_formats_give_identical_tensors(tmp_path: Path, multilingual: bool, 
 
 def test_real_tiny_en_through_all_formats(tiny_en_ct2: Path, tmp_path: Path) -> None:
     reference = converted(tiny_en_ct2, tmp_path)
-    source = open_whisper(detect(tiny_en_ct2))
+    source = open_whisper(open_source(detect(tiny_en_ct2)))
     vocabulary = _vocabulary(tiny_en_ct2, source.dims.n_vocab)
     made = Checkpoint(source.dims, {name: t.read() for name, t in source.tensors.items()}, vocabulary)
     for name, write in WRITERS.items():
@@ -125,7 +126,7 @@ def test_metadata_follows_the_schema(tmp_path: Path) -> None:
         "frontend.n_mels": 80,
         "frontend.center": True, "frontend.pad_mode": "reflect", "frontend.preemphasis": 0.0,
         "frontend.log": "log10", "frontend.floor": pytest.approx(1e-10), "frontend.floor_mode": "clamp",
-        "frontend.normalize": "whisper", "frontend.drop_last_frame": True, "frontend.magnitude_power": 2.0,
+        "frontend.normalize": "whisper", "frontend.drop_last_frame": True,
         "whisper.n_audio_state": 128, "whisper.n_text_layer": 2, "whisper.multilingual": True,
         "whisper.languages": ["en", "zh", "de"], "whisper.alignment_heads": [1, 0, 1, 1],
         "whisper.token.endoftext": 317, "whisper.token.startoftranscript": 318,

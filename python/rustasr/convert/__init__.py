@@ -1,23 +1,30 @@
 """Converters: any supported checkpoint -> one self-contained GGUF (`rustasr convert`).
 
 `convert` finds out what the source is by its content. One module per format reads it (ctranslate2,
-torch_pickle, whispercpp, safetensors_files with huggingface), one per family lays it out (whisper).
+torch_pickle, whispercpp, safetensors_files, nemo), one per family lays it out (whisper, gigaam, parakeet).
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 from rustasr import registry
-from rustasr.convert import whisper
-from rustasr.convert.common import ConversionReport, files_sha256, write_gguf
+from rustasr.convert import gigaam, parakeet, whisper_sources
+from rustasr.convert.common import ConversionReport, FamilyPlan, Field, files_sha256, write_gguf
 from rustasr.convert.encoding import Overrides, parse_qtype
-from rustasr.convert.sources import Detected, detect, open_whisper, release_name
-from rustasr.convert.tokenizers_nearby import find_vocabulary
+from rustasr.convert.sources import Detected, Source, detect, open_source
 from rustasr.errors import OptionError
 from rustasr.progress import FileProgress
 
 __all__ = ["ConversionReport", "Detected", "Overrides", "convert", "detect"]
+
+# One row per family: what `open_source` calls it -> what makes a GGUF of its checkpoints.
+FAMILIES: dict[str, Callable[[Source, Path | None], FamilyPlan]] = {
+    "whisper": whisper_sources.plan,
+    "gigaam": gigaam.plan,
+    "parakeet": parakeet.plan,
+}
 
 
 def convert(
@@ -43,17 +50,24 @@ def convert(
     found = detect(source)
     if found.kind == "gguf":
         raise OptionError(f"{source} is a GGUF already: use `rustasr quantize` to change its type")
-    checkpoint = open_whisper(found)
-    tensors = whisper.output_tensors(checkpoint)
-    vocabulary = find_vocabulary(found, checkpoint, tokenizer)
+    checkpoint = open_source(found)
+    plan = FAMILIES[checkpoint.family](checkpoint, tokenizer)
     digest = files_sha256(found.files)
-    provenance = _provenance(found, digest, origin)
-    fields, warnings = whisper.metadata(checkpoint, vocabulary, provenance)
+    row = registry.by_sha256(digest) or (registry.find(plan.release) if plan.release else None)
+    name = row.name if row is not None else found.label
+    fields = {
+        "general.architecture": Field("str", plan.architecture),
+        "general.name": Field("str", name),
+        "general.license": Field("str", row.license if row is not None else "unknown"),
+        "general.source": Field("str", origin or found.label),
+        "rustasr.source_sha256": Field("str", digest),
+        **plan.fields,
+    }
     fallbacks = write_gguf(
         output,
-        "whisper",
+        plan.architecture,
         fields,
-        tensors,
+        plan.tensors,
         qtype,
         overrides=overrides,
         overwrite=overwrite,
@@ -63,23 +77,13 @@ def convert(
         source=source,
         output=output,
         kind=found.kind,
-        architecture="whisper",
-        name=provenance.name,
+        architecture=plan.architecture,
+        name=name,
         qtype=qtype,
-        tensors=tuple(tensors),
+        tensors=tuple(plan.tensors),
         source_bytes=sum(path.stat().st_size for path in found.files),
         output_bytes=output.stat().st_size,
         source_sha256=digest,
         fallbacks=fallbacks,
-        warnings=tuple(warnings),
+        warnings=plan.warnings,
     )
-
-
-def _provenance(found: Detected, digest: str, origin: str | None) -> whisper.Provenance:
-    """Name and licence of a published release, known by its hash or its whole name; else the source's own."""
-    name = release_name(found.label)
-    row = registry.by_sha256(digest) or (registry.find(name) if name else None)
-    source = origin or found.label
-    if row is None:
-        return whisper.Provenance(found.label, "unknown", source, digest)
-    return whisper.Provenance(row.name, row.license, source, digest)

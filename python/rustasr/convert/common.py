@@ -85,6 +85,20 @@ Metadata = dict[str, Field]
 
 
 @dataclass(frozen=True)
+class FamilyPlan:
+    """What a family makes of a checkpoint: everything of the GGUF but its provenance and its type.
+
+    `release` is the registry name of the published model that the checkpoint is, when it says so itself.
+    """
+
+    architecture: str
+    tensors: Sequence[OutputTensor]
+    fields: Metadata
+    release: str | None = None
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class ConversionReport:
     """What a conversion did. Sizes in bytes; `fallbacks` lists "tensor: type" where `qtype` did not fit."""
 
@@ -116,6 +130,8 @@ def check_tensors(
         found = tensors[name].shape
         if found != shape:
             raise ModelFileError(f"{where}: tensor {name!r} has shape {list(found)}, expected {list(shape)}")
+        if tensors[name].dtype == "i64":
+            raise ModelFileError(f"{where}: tensor {name!r} holds whole numbers, expected floating point")
 
 
 def file_sha256(path: Path, chunk: int = 1 << 20) -> str:

@@ -4,7 +4,7 @@ The block formats are ggml's (https://github.com/ggml-org/ggml, `ggml-common.h`)
 values of one row in a block, Q6_K 256. A row must be a whole number of blocks; ggml's release build does
 not check that, so `choose_type` does, and steps down Q6_K -> Q8_0 -> F16 until the rows fit.
 
-`KEPT_WIDER` is the other reason for a wider type: matrices where four bits cost too many words.
+`KEPT_WIDER` is the other reason for a wider type: matrices where fewer bits cost too many words.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import os
 import re
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -33,10 +34,28 @@ QTYPES = tuple(BLOCKS)
 _ALIASES = {"fp32": "f32", "float32": "f32", "fp16": "f16", "float16": "f16", "q6k": "q6_k", "q8": "q8_0",
             "q4": "q4_0", "bfloat16": "bf16"}  # fmt: skip
 _STEP_DOWN = {"q6_k": "q8_0", "q8_0": "f16", "q4_0": "f16"}
-# A Q4_0 file keeps these in another type while their smaller side is at most this long. Measured with Whisper
-# base on Russian (20 readings): the decoder in Q4_0 too makes 31.2 % errors, in Q8_0 25.0 %, F16 has 23.7 %;
-# the encoder is what Q4_0 makes fast, and bears it. Matrices of larger models bear Q4_0 better.
-KEPT_WIDER = {"q4_0": (re.compile(r"^decoder\."), 512, "q8_0")}
+
+
+@dataclass(frozen=True)
+class KeptWider:
+    """Matrices that a file of one of `qtypes` keeps in type `wider`: those whose name matches, while their
+    smaller side is at most `narrow`."""
+
+    names: re.Pattern[str]
+    qtypes: tuple[str, ...]
+    wider: str
+    narrow: int
+
+
+KEPT_WIDER = (
+    # Measured with Whisper base on Russian (20 readings): the decoder in Q4_0 too makes 31.2 % errors, in
+    # Q8_0 25.0 %, F16 has 23.7 %; the encoder is what Q4_0 makes fast, and bears it. Matrices of larger
+    # models bear Q4_0 better.
+    KeptWider(re.compile(r"^decoder\."), ("q4_0",), "q8_0", 512),
+    # The prediction network of a transducer and its side of the joint: an LSTM carries the error of every
+    # step into all later ones, and they are 2 % of the weights, read a token at a time.
+    KeptWider(re.compile(r"^(prediction\.|joint\.(pred|out)\.)"), ("q8_0", "q6_k", "q4_0"), "f16", 1 << 31),
+)
 _SLOW = ("q6_k", "q4_0", "q8_0")
 _CHUNK_VALUES = 1 << 20  # rows are encoded about this many values at a time: a few MB of scratch
 
@@ -88,10 +107,10 @@ def choose_type(
 
 def _tolerable(name: str, shape: Sequence[int], qtype: str) -> str:
     """`qtype`, or the type that KEPT_WIDER gives this tensor instead."""
-    if qtype not in KEPT_WIDER:
-        return qtype
-    names, narrow, wider = KEPT_WIDER[qtype]
-    return wider if names.search(name) and min(shape) <= narrow else qtype
+    for rule in KEPT_WIDER:
+        if qtype in rule.qtypes and min(shape) <= rule.narrow and rule.names.search(name):
+            return rule.wider
+    return qtype
 
 
 def row_bytes(n_values: int, qtype: str) -> int:

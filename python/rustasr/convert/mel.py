@@ -1,8 +1,8 @@
-"""The front-end tables that travel in a Whisper GGUF: analysis window and mel filterbank, float32.
+"""The front-end tables that travel in a GGUF: analysis window and mel filterbank, float32.
 
-From the definition that openai-whisper's `mel_filters.npz` was made with (librosa's default): the Slaney
-scale, linear below 1 kHz (200/3 Hz a mel) and logarithmic above (27 mels for a factor of 6.4), and
-triangles normalised to unit area. Matches the published tables to below 1e-7.
+The filterbank is librosa's default, which openai-whisper's `mel_filters.npz` and NeMo's featurizer were made
+with: the Slaney scale, linear below 1 kHz (200/3 Hz a mel) and logarithmic above (27 mels for a factor of
+6.4), and triangles normalised to unit area. Rounded where librosa rounds, so it gives the same bits.
 """
 
 from __future__ import annotations
@@ -19,6 +19,17 @@ _LOG_STEP = np.log(6.4) / 27.0
 def hann_window(n_fft: int) -> NDArray[np.float32]:
     """The periodic Hann window [n_fft], as `torch.hann_window` gives it."""
     return (0.5 - 0.5 * np.cos(2.0 * np.pi * np.arange(n_fft) / n_fft)).astype(np.float32)
+
+
+def symmetric_hann_window(length: int) -> NDArray[np.float32]:
+    """The symmetric Hann window [length]: `torch.hann_window(length, periodic=False)` as NeMo has it.
+
+    In float32 steps as torch takes them; what is left is the rounding of its cosine (at most 6e-8).
+    """
+    angles = np.arange(length, dtype=np.float32) * np.float32(2.0 * np.pi / (length - 1))
+    cosines: NDArray[np.float32] = np.cos(angles.astype(np.float64)).astype(np.float32)
+    window: NDArray[np.float32] = np.float32(0.5) - np.float32(0.5) * cosines
+    return window
 
 
 def hz_to_mel(hz: float) -> float:
@@ -38,10 +49,10 @@ def slaney_filterbank(
 ) -> NDArray[np.float32]:
     """Triangular filters [n_mels, n_fft/2+1] from 0 Hz to `max_hz` (default: the Nyquist frequency)."""
     top = max_hz if max_hz is not None else sample_rate / 2.0
-    bins = np.arange(n_fft // 2 + 1) * (sample_rate / n_fft)
+    bins = np.fft.rfftfreq(n_fft, 1.0 / sample_rate)
     edges = mel_to_hz(np.linspace(0.0, hz_to_mel(top), n_mels + 2))
-    lower, centre, upper = edges[:-2, None], edges[1:-1, None], edges[2:, None]
-    rising = (bins - lower) / (centre - lower)
-    falling = (upper - bins) / (upper - centre)
-    triangles = np.maximum(0.0, np.minimum(rising, falling))
-    return (triangles * (2.0 / (upper - lower))).astype(np.float32)
+    widths, distances = np.diff(edges)[:, None], edges[:, None] - bins
+    rising, falling = -distances[:-2] / widths[:-1], distances[2:] / widths[1:]
+    triangles = np.maximum(0.0, np.minimum(rising, falling)).astype(np.float32)
+    area = 2.0 / (edges[2:] - edges[:-2])
+    return (triangles * area[:, None]).astype(np.float32)

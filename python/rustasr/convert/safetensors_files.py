@@ -19,7 +19,7 @@ from rustasr.convert.common import ALL_ROWS, Checkpoint, SourceTensor
 from rustasr.convert.encoding import bf16_floats
 from rustasr.errors import ModelFileError, UnsupportedModelError
 
-_DTYPES = {"F32": "<f4", "F16": "<f2", "BF16": "<u2", "F64": "<f8"}
+_DTYPES = {"F32": "<f4", "F16": "<f2", "BF16": "<u2", "F64": "<f8", "I64": "<i8"}
 _MAX_HEADER_BYTES = 16 << 20
 
 

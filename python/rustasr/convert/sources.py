@@ -1,29 +1,47 @@
-"""What a path holds, decided by its content, and the Whisper checkpoint opened from it."""
+"""What a path holds, decided by its content: the format first, then the family that it belongs to."""
 
 from __future__ import annotations
 
 import json
-import re
-from collections.abc import Callable
-from dataclasses import dataclass
+import reprlib
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from rustasr.convert import ctranslate2, huggingface, safetensors_files, torch_pickle, whispercpp
+from rustasr.convert import ctranslate2, nemo, safetensors_files, torch_pickle, whispercpp
 from rustasr.convert.common import Checkpoint
-from rustasr.convert.whisper import WhisperDims, WhisperSource, dims_from_shapes, parse_heads
+from rustasr.convert.config import Config
+from rustasr.convert.omegaconf_nodes import plain
 from rustasr.errors import ModelFileError, ModelNotFoundError, UnsupportedModelError
 
 _MAX_CONFIG_BYTES = 16 << 20
 _WANTED = (
     "expected a .gguf, a Hugging Face folder (config.json + model.safetensors), a CTranslate2 folder "
-    "(model.bin), an OpenAI .pt or a whisper.cpp .bin"
+    "(model.bin), an OpenAI .pt, a whisper.cpp .bin, a GigaAM .ckpt or a NeMo .nemo"
 )
+_SUFFIXES = (".gguf", ".bin", ".pt", ".safetensors", ".ckpt", ".nemo")
+_GENERIC = ("model.bin", "pytorch_model.bin")
+_SIDE_FILES = (
+    "config.json", "generation_config.json", "processor_config.json", "preprocessor_config.json",
+    "tokenizer.json", "vocab.json", "added_tokens.json", "tokenizer.model",
+)  # fmt: skip
+
+# Which family a source belongs to: by its format, by config.json's model_type, or by what a torch archive
+# holds (key of the settings, key of the weights).
+_BY_FORMAT = {"ctranslate2": "whisper", "whispercpp": "whisper", "nemo": "parakeet"}
+_BY_MODEL_TYPE = {
+    "whisper": "whisper",
+    "gigaam": "gigaam",
+    "parakeet_ctc": "parakeet",
+    "parakeet_rnnt": "parakeet",
+    "parakeet_tdt": "parakeet",
+}
+_BY_ARCHIVE_KEYS = {"whisper": ("dims", "model_state_dict"), "gigaam": ("cfg", "state_dict")}
 
 
 @dataclass(frozen=True)
 class Detected:
-    """A source. `kind`: gguf, ctranslate2, safetensors, torch or whispercpp. `files` hold the weights."""
+    """A source. `kind`: gguf, ctranslate2, safetensors, torch, whispercpp, nemo. `files` hold the weights."""
 
     kind: str
     path: Path
@@ -41,13 +59,31 @@ class Detected:
         for part in parts:
             if part.startswith("models--"):
                 return part.removeprefix("models--").replace("--", "/")
-        is_generic = self.files[0].name in ("model.bin", "pytorch_model.bin") or self.kind == "safetensors"
+        is_generic = self.files[0].name in _GENERIC or self.kind == "safetensors"
         return self.folder.absolute().name if is_generic else self.files[0].name
 
     def side_files(self) -> list[Path]:
         """Files beside the weights that the conversion depends on."""
-        names = ("config.json", "generation_config.json", "tokenizer.json", "vocab.json", "added_tokens.json")
+        names = (*_SIDE_FILES, f"{self.files[0].stem}_tokenizer.model")
         return [self.folder / name for name in names if (self.folder / name).is_file()]
+
+
+@dataclass(frozen=True)
+class Source:
+    """An opened checkpoint.
+
+    `state` holds the weights by their names in the file and `config` the settings that came with them
+    (config.json, model_config.yaml, an OmegaConf `cfg`, OpenAI's dims); both are empty for the two formats
+    that have a reader of their own, in `model`. `archive` is the `.nemo` around it.
+    """
+
+    found: Detected
+    family: str
+    where: str
+    state: Checkpoint = field(default_factory=dict)
+    config: Config = field(default_factory=lambda: Config({}, ""))
+    archive: nemo.NemoArchive | None = None
+    model: Any = None
 
 
 def detect(path: Path) -> Detected:
@@ -64,13 +100,15 @@ def detect(path: Path) -> Detected:
 
 def _file_kind(path: Path) -> str:
     with open(path, "rb") as stream:
-        head = stream.read(64)
+        head = stream.read(512)
     if head[:4] == b"GGUF":
         return "gguf"
     if head[:4] == whispercpp.MAGIC:
         return "whispercpp"
     if head[:4] == torch_pickle.ZIP_HEAD or head.startswith(torch_pickle.LEGACY_HEAD):
         return "torch"
+    if nemo.looks_like(head):
+        return "nemo"
     if ctranslate2.looks_like(head):
         return "ctranslate2"
     if head[8:9] == b"{" and int.from_bytes(head[:8], "little") < 1 << 32:
@@ -88,9 +126,7 @@ def _detect_folder(folder: Path) -> Detected:
             return Detected(kind, folder, _shards(folder / f"{single}.index.json"))
     if (folder / "model.bin").is_file():
         return Detected(_file_kind(folder / "model.bin"), folder, (folder / "model.bin",))
-    files = sorted(
-        path for path in folder.iterdir() if path.suffix in (".gguf", ".bin", ".pt", ".safetensors")
-    )
+    files = sorted(path for path in folder.iterdir() if path.suffix in _SUFFIXES)
     if len(files) == 1:
         return Detected(_file_kind(files[0]), folder, (files[0],))
     names = ", ".join(path.name for path in files[:5]) or "no such file"
@@ -123,43 +159,47 @@ def read_config(path: Path) -> dict[str, Any]:
     return data
 
 
-def open_whisper(found: Detected) -> WhisperSource:
-    """The Whisper checkpoint of a detected source; the weights stay on disk until they are written."""
-    return _OPENERS[found.kind](found)
+def open_source(found: Detected) -> Source:
+    """Opens a detected checkpoint and tells its family; the weights stay on disk until they are written."""
+    where = str(found.files[0] if len(found.files) == 1 else found.path)
+    if found.kind == "ctranslate2":
+        return Source(found, _BY_FORMAT[found.kind], where, model=ctranslate2.ModelBin(found.files[0]))
+    if found.kind == "whispercpp":
+        return Source(found, _BY_FORMAT[found.kind], where, model=whispercpp.GgmlBin(found.files[0]))
+    if found.kind == "nemo":
+        return _open_nemo(found, where)
+    if found.kind == "torch":
+        return _open_torch(found, where)
+    return _open_folder(found, where, safetensors_files.read_safetensors(found.files))
 
 
-def _open_ctranslate2(found: Detected) -> WhisperSource:
-    model = ctranslate2.ModelBin(found.files[0])
-    tensors = ctranslate2.whisper_tensors(model)
-    where = str(found.files[0])
-    dims = dims_from_shapes(tensors, *ctranslate2.head_counts(model, tensors), where)
-    path = found.folder / "config.json"
-    config = read_config(path) if path.is_file() else {}
-    alignment = parse_heads(config.get("alignment_heads"), str(path))
-    return WhisperSource(where, dims, tensors, alignment, found.label)
+def _open_nemo(found: Detected, where: str) -> Source:
+    archive = nemo.NemoArchive(found.files[0])
+    config = Config(archive.config(), f"{where}: {nemo.CONFIG}")
+    weights = torch_pickle.TorchArchive(archive.part(nemo.WEIGHTS))
+    return Source(found, _BY_FORMAT["nemo"], where, _state(weights, weights.root), config, archive)
 
 
-def _open_safetensors(found: Detected) -> WhisperSource:
-    return _from_hugging_face(found, safetensors_files.read_safetensors(found.files))
-
-
-def _open_torch(found: Detected) -> WhisperSource:
+def _open_torch(found: Detected, where: str) -> Source:
     archives = [torch_pickle.TorchArchive(path) for path in found.files]
     root = archives[0].root
-    if isinstance(root, dict) and "model_state_dict" in root:
-        return _from_openai(found, archives[0])
+    for family, (settings, weights) in _BY_ARCHIVE_KEYS.items():
+        if len(archives) == 1 and isinstance(root, dict) and weights in root and settings in root:
+            config = Config({settings: plain(root[settings], where)}, where)
+            return Source(found, family, where, _state(archives[0], root[weights]), config)
+    if not (found.folder / "config.json").is_file():
+        keys = reprlib.repr(sorted(map(str, root))) if isinstance(root, dict) else type(root).__name__
+        raise UnsupportedModelError(
+            f"{found.files[0]}: holds {keys}; expected OpenAI's 'dims' and 'model_state_dict', GigaAM's "
+            "'cfg' and 'state_dict', or a config.json beside a Hugging Face state dict"
+        )
     tensors: Checkpoint = {}
     for archive in archives:
         for name, tensor in _state(archive, archive.root).items():
             if name in tensors:
                 raise ModelFileError(f"{archive.path}: tensor {name!r} is in another shard too")
             tensors[name] = tensor
-    if not (found.folder / "config.json").is_file():
-        raise UnsupportedModelError(
-            f"{found.files[0]}: expected OpenAI's 'dims' and 'model_state_dict', or a config.json beside a "
-            "Hugging Face state dict; found neither"
-        )
-    return _from_hugging_face(found, tensors)
+    return _open_folder(found, where, tensors)
 
 
 def _state(archive: torch_pickle.TorchArchive, state: Any) -> Checkpoint:
@@ -168,55 +208,14 @@ def _state(archive: torch_pickle.TorchArchive, state: Any) -> Checkpoint:
     return {name: archive.tensor(name, value) for name, value in state.items()}
 
 
-def _from_openai(found: Detected, archive: torch_pickle.TorchArchive) -> WhisperSource:
-    where = str(archive.path)
-    dims = archive.root.get("dims")
-    names = list(WhisperDims.__dataclass_fields__)
-    if not isinstance(dims, dict) or sorted(map(str, dims)) != sorted(names):
-        raise ModelFileError(f"{where}: 'dims' is {dims!r:.120}, expected {', '.join(names)}")
-    checked = WhisperDims(**dims)
-    checked.check(where)
-    return WhisperSource(where, checked, _state(archive, archive.root["model_state_dict"]), None, found.label)
-
-
-def _from_hugging_face(found: Detected, tensors: Checkpoint) -> WhisperSource:
-    where = str(found.path)
+def _open_folder(found: Detected, where: str, tensors: Checkpoint) -> Source:
+    """A Hugging Face folder: its config.json names the family."""
     path = found.folder / "config.json"
-    dims = huggingface.whisper_dims(read_config(path), str(path))
-    generation = found.folder / "generation_config.json"
-    config = read_config(generation) if generation.is_file() else {}
-    alignment = parse_heads(config.get("alignment_heads"), str(generation))
-    return WhisperSource(where, dims, huggingface.whisper_tensors(tensors, where), alignment, found.label)
-
-
-def _open_whispercpp(found: Detected) -> WhisperSource:
-    model = whispercpp.GgmlBin(found.files[0])
-    return WhisperSource(
-        str(found.files[0]), model.dims, model.tensors, None, found.label, tuple(model.tokens)
-    )
-
-
-_OPENERS: dict[str, Callable[[Detected], WhisperSource]] = {
-    "ctranslate2": _open_ctranslate2,
-    "safetensors": _open_safetensors,
-    "torch": _open_torch,
-    "whispercpp": _open_whispercpp,
-}
-
-
-def release_name(label: str) -> str | None:
-    """ "ggml-base.en.bin", "faster-whisper-tiny", "openai/whisper-small" -> "whisper-<size>"; else None.
-
-    Only the whole name counts: "whisper-small-hindi" is somebody's own model.
-    """
-    short = label.lower().replace("_", "-").rpartition("/")[2]
-    match = re.fullmatch(
-        r"(?:ggml-)?(?:openai-)?(?:faster-)?(?:whisper-)?"
-        r"((?:tiny|base|small|medium)(?:\.en)?|large(?:-v[123])?(?:-turbo)?|turbo)"
-        r"(?:-(?:ct2|hf|fp16|f16|q\d\S*))?(?:\.(?:pt|bin))?",
-        short,
-    )
-    if match is None:
-        return None
-    size = {"turbo": "large-v3-turbo", "large": "large-v3"}.get(match[1], match[1])
-    return f"whisper-{size}"
+    config = read_config(path)
+    kind = config.get("model_type")
+    family = _BY_MODEL_TYPE.get(kind) if isinstance(kind, str) else None
+    if family is None:
+        raise UnsupportedModelError(
+            f"{path}: model_type is {reprlib.repr(kind)}, expected one of {', '.join(_BY_MODEL_TYPE)}"
+        )
+    return Source(found, family, where, tensors, Config(config, str(path)))

@@ -3,15 +3,16 @@
 A `torch.save` file is an uncompressed zip: `<root>/data.pkl`, a pickle whose tensors refer to storages, and
 one `<root>/data/<key>` per storage (torch/serialization.py, torch/_utils.py). Python's unpickler would call
 whatever a hostile pickle names; this one does not unpickle at all. It walks the opcodes (decoded by the
-standard `pickletools`) with a small stack machine that knows plain containers, numbers, text and the few
-constructors of tensors, and refuses the rest by name. The format before torch 1.6 (one bare pickle) is
-recognised and refused with advice.
+standard `pickletools`) with a small stack machine that knows plain containers, numbers, text, the few
+constructors of tensors and OmegaConf's nodes, and refuses the rest by name. The format before torch 1.6
+(one bare pickle) is recognised and refused with advice.
 """
 
 from __future__ import annotations
 
 import io
 import pickletools
+import reprlib
 import struct
 import zipfile
 from collections.abc import Iterator
@@ -25,14 +26,17 @@ from numpy.typing import NDArray
 from rustasr.convert.binary import MAX_RANK, MappedFile
 from rustasr.convert.common import ALL_ROWS, SourceTensor
 from rustasr.convert.encoding import bf16_floats
+from rustasr.convert.omegaconf_nodes import CLASSES, OmegaNode
 from rustasr.errors import ModelFileError, UnsupportedModelError
 
 LEGACY_HEAD = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # a pickle of torch's old magic number
 ZIP_HEAD = b"PK\x03\x04"
 _MAX_PICKLE_BYTES = 16 << 20
 _MAX_OPERATIONS = 1 << 18  # the largest Whisper needs 40,000
-_STORAGES = {"HalfStorage": "<f2", "FloatStorage": "<f4", "DoubleStorage": "<f8", "BFloat16Storage": "<u2"}
-_NAMES = {"HalfStorage": "f16", "FloatStorage": "f32", "DoubleStorage": "f64", "BFloat16Storage": "bf16"}
+_STORAGES = {"HalfStorage": "<f2", "FloatStorage": "<f4", "DoubleStorage": "<f8", "BFloat16Storage": "<u2",
+             "LongStorage": "<i8"}  # fmt: skip
+_NAMES = {"HalfStorage": "f16", "FloatStorage": "f32", "DoubleStorage": "f64", "BFloat16Storage": "bf16",
+          "LongStorage": "i64"}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -69,15 +73,15 @@ class _Mark:
 class TorchArchive:
     """A zip checkpoint: `root` is the object that was saved, with TorchTensor leaves."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.file = MappedFile(path)
-        if self.file.data[: len(LEGACY_HEAD)] == LEGACY_HEAD:
+    def __init__(self, source: Path | MappedFile) -> None:
+        self.file = source if isinstance(source, MappedFile) else MappedFile(source)
+        self.path = path = self.file.path
+        if self.file.read(0, len(LEGACY_HEAD)) == LEGACY_HEAD:
             raise UnsupportedModelError(
                 f"{path}: saved in the format before torch 1.6; load it with torch and torch.save it again"
             )
         try:
-            with zipfile.ZipFile(path) as archive:
+            with zipfile.ZipFile(self.file.stream()) as archive:
                 self.entries = {entry.filename: entry for entry in archive.infolist()}
                 pickle, self.prefix = self._read_pickle(archive)
         except (
@@ -129,7 +133,7 @@ class TorchArchive:
             )[rows]
             if value.storage.kind == "BFloat16Storage":
                 return bf16_floats(np.ascontiguousarray(view))
-            return view.astype(np.float32) if dtype.itemsize == 8 else view
+            return view.astype(np.float32) if dtype == np.float64 else view
 
         return SourceTensor(name, value.shape, read, _NAMES[value.storage.kind])
 
@@ -258,7 +262,7 @@ class _Machine:
             raise self.fail("a persistent id that is no storage")
         kind, key, count = value[1], value[2], value[4]
         if not isinstance(kind, Global) or kind.module != "torch" or kind.name not in _STORAGES:
-            shown = f"{kind.module}.{kind.name}" if isinstance(kind, Global) else repr(kind)[:60]
+            shown = f"{kind.module}.{kind.name}" if isinstance(kind, Global) else reprlib.repr(kind)
             raise UnsupportedModelError(
                 f"{self.where}: storage of type {shown}, expected torch.{'/'.join(_STORAGES)}"
             )
@@ -276,6 +280,8 @@ class _Machine:
         """The few calls that make containers and tensors; every other one is refused by name."""
         name = f"{function.module}.{function.name}"
         if name == "collections.OrderedDict" and arguments in ((), ([],)):
+            return {}
+        if name == "collections.defaultdict" and len(arguments) == 1 and isinstance(arguments[0], Global):
             return {}
         if name == "torch.Size" and len(arguments) == 1 and isinstance(arguments[0], tuple):
             return arguments[0]
@@ -300,9 +306,23 @@ class _Machine:
             raise self.fail("a tensor with a bad storage, offset, shape or stride")
         return TorchTensor(storage, offset, shape, strides)
 
+    def new_object(self, _: Any) -> None:
+        """An object made without running its constructor: only OmegaConf's, as a plain record."""
+        arguments, kind = self.pop(), self.pop()
+        name = f"{kind.module}.{kind.name}" if isinstance(kind, Global) else reprlib.repr(kind)
+        if name not in CLASSES or arguments != ():
+            raise UnsupportedModelError(
+                f"{self.where}: asks for an object of {name}, which plain weights do not need: refused"
+            )
+        self.stack.append(OmegaNode(name))
+
     def build(self, _: Any) -> None:
-        """State set on an object: torch hangs `_metadata` on its ordered dictionaries. Nothing to keep."""
+        """State set on an object: the attributes of OmegaConf's; torch hangs `_metadata` on its ordered
+        dictionaries, where there is nothing to keep."""
         state = self.pop()
+        if self.stack and isinstance(self.stack[-1], OmegaNode) and isinstance(state, dict):
+            self.stack[-1].state.update(state)
+            return
         if not self.stack or not isinstance(self.stack[-1], dict) or not isinstance(state, dict):
             raise UnsupportedModelError(
                 f"{self.where}: sets the state of an object that is no dictionary: refused"
@@ -330,6 +350,7 @@ _HANDLERS: dict[str, Any] = {
     "GLOBAL": lambda machine, argument: machine.named(*str(argument).split(" ", 1)),
     "STACK_GLOBAL": _Machine.stack_global,
     "BINPERSID": _Machine.persistent,
+    "NEWOBJ": _Machine.new_object,
     "REDUCE": _Machine.reduce,
     "BUILD": _Machine.build,
     **dict.fromkeys(("BINPUT", "LONG_BINPUT", "PUT", "MEMOIZE"), _Machine.put),

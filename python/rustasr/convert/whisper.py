@@ -256,20 +256,8 @@ def is_multilingual(dims: WhisperDims, vocabulary: WhisperVocabulary) -> bool:
     return bool(vocabulary.languages)
 
 
-@dataclass(frozen=True)
-class Provenance:
-    """Where a model is from; recorded as general.* and rustasr.source_sha256."""
-
-    name: str
-    license: str
-    source: str
-    sha256: str
-
-
-def metadata(
-    source: WhisperSource, vocabulary: WhisperVocabulary, provenance: Provenance
-) -> tuple[Metadata, list[str]]:
-    """(all keys of the file, warnings)."""
+def metadata(source: WhisperSource, vocabulary: WhisperVocabulary) -> tuple[Metadata, list[str]]:
+    """(the family's keys, warnings)."""
     dims, special = source.dims, vocabulary.special
     if vocabulary.n_vocab != dims.n_vocab:
         raise ModelFileError(
@@ -281,11 +269,6 @@ def metadata(
     suppress, begin_suppress = suppressed_tokens(tokenizer, special)
     multilingual = is_multilingual(dims, vocabulary)
     result: Metadata = {
-        "general.architecture": Field("str", "whisper"),
-        "general.name": Field("str", provenance.name),
-        "general.license": Field("str", provenance.license),
-        "general.source": Field("str", provenance.source),
-        "rustasr.source_sha256": Field("str", provenance.sha256),
         **_frontend(dims.n_mels),
         "tokenizer.huggingface.json": Field("str", tokenizer),
     }
@@ -317,5 +300,4 @@ def _frontend(n_mels: int) -> Metadata:
         "frontend.floor_mode": Field("str", "clamp"),
         "frontend.normalize": Field("str", "whisper"),
         "frontend.drop_last_frame": Field("bool", True),
-        "frontend.magnitude_power": Field("f32", 2.0),
     }
