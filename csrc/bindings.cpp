@@ -218,30 +218,45 @@ void bind_files(py::module_& m) {
         py::arg("raw"));
 }
 
+const char* finish_name(const Decoded& decoded) {
+    switch (decoded.finish) {
+        case Finish::Stop:
+            return "stop";
+        case Finish::Length:
+            return "length";
+        case Finish::Loop:
+            return "loop";
+        case Finish::Caller:
+            break;
+    }
+    return "caller";
+}
+
 void bind_decoding(py::module_& m) {
     py::class_<DecodeOptions>(m, "DecodeOptions")
-        .def(
-            py::init([](float temperature, int beam_size, float patience, std::optional<float> length_penalty,
-                        int best_of, int max_tokens, uint64_t seed, bool timestamps,
-                        float max_initial_timestamp, std::vector<int32_t> suppress, bool suppress_blank) {
-                DecodeOptions options{
-                    temperature,   beam_size, patience,   length_penalty,        best_of,
-                    max_tokens,    seed,      timestamps, max_initial_timestamp, std::move(suppress),
-                    suppress_blank};
-                options.check();
-                return options;
-            }),
-            py::kw_only(), py::arg("temperature") = 0.0f, py::arg("beam_size") = 0,
-            py::arg("patience") = 1.0f, py::arg("length_penalty") = py::none(), py::arg("best_of") = 1,
-            py::arg("max_tokens") = 224, py::arg("seed") = 0, py::arg("timestamps") = true,
-            py::arg("max_initial_timestamp") = 1.0f, py::arg("suppress") = std::vector<int32_t>{},
-            py::arg("suppress_blank") = true);
+        .def(py::init([](float temperature, int beam_size, float patience,
+                         std::optional<float> length_penalty, int best_of, int max_tokens, uint64_t seed,
+                         bool timestamps, float max_initial_timestamp, std::vector<int32_t> suppress,
+                         bool suppress_blank, int loop_tokens, int loop_repeats) {
+                 DecodeOptions options{
+                     temperature,    beam_size,   patience,    length_penalty,        best_of,
+                     max_tokens,     seed,        timestamps,  max_initial_timestamp, std::move(suppress),
+                     suppress_blank, loop_tokens, loop_repeats};
+                 options.check();
+                 return options;
+             }),
+             py::kw_only(), py::arg("temperature") = 0.0f, py::arg("beam_size") = 0,
+             py::arg("patience") = 1.0f, py::arg("length_penalty") = py::none(), py::arg("best_of") = 1,
+             py::arg("max_tokens") = 224, py::arg("seed") = 0, py::arg("timestamps") = true,
+             py::arg("max_initial_timestamp") = 1.0f, py::arg("suppress") = std::vector<int32_t>{},
+             py::arg("suppress_blank") = true, py::arg("loop_tokens") = 0, py::arg("loop_repeats") = 4);
     py::class_<Decoded>(m, "Decoded")
         .def_readonly("tokens", &Decoded::tokens)
         .def_readonly("logprobs", &Decoded::logprobs)
         .def_readonly("sum_logprob", &Decoded::sum_logprob)
         .def_readonly("avg_logprob", &Decoded::avg_logprob)
         .def_readonly("no_speech_prob", &Decoded::no_speech_prob)
+        .def_property_readonly("finish", &finish_name)
         .def_readonly("score", &Decoded::score);
     py::class_<TokenAlignment>(m, "TokenAlignment")
         .def_readonly("probabilities", &TokenAlignment::probabilities)
@@ -301,8 +316,37 @@ void bind_model(py::module_& m) {
                 return to_numpy(std::move(probabilities));
             },
             py::arg("encoded"))
-        .def("decode", &Session::decode, py::arg("encoded"), py::arg("windows"), py::arg("prompts"),
-             py::arg("options"), Release())
+        .def(
+            "decode",
+            [](Session& session, Encoded& encoded, const std::vector<int>& windows,
+               const std::vector<std::vector<int32_t>>& prompts, const DecodeOptions& options,
+               const py::object& on_token) {
+                const OnToken report = [&](int window, int32_t token, float logprob) {
+                    py::gil_scoped_acquire acquire;
+                    const py::object answer = on_token(window, token, logprob);
+                    return answer.is_none() || answer.cast<bool>();
+                };
+                const bool wanted = !on_token.is_none();
+                py::gil_scoped_release release;
+                return session.decode(encoded, windows, prompts, options, wanted ? report : OnToken{});
+            },
+            py::arg("encoded"), py::arg("windows"), py::arg("prompts"), py::arg("options"),
+            py::arg("on_token") = py::none())
+        .def(
+            "classify",
+            [](Session& session, Encoded& encoded, const std::vector<int>& windows,
+               const std::vector<std::vector<int32_t>>& prompts,
+               const std::vector<std::vector<int>>& positions) {
+                std::vector<Matrix> logits;
+                {
+                    py::gil_scoped_release release;
+                    logits = session.classify(encoded, windows, prompts, positions);
+                }
+                py::list result;
+                for (Matrix& matrix : logits) result.append(to_numpy(std::move(matrix)));
+                return result;
+            },
+            py::arg("encoded"), py::arg("windows"), py::arg("prompts"), py::arg("positions"))
         .def("align", &Session::align, py::arg("encoded"), py::arg("windows"), py::arg("text"),
              py::arg("prefix"), py::arg("n_frames"), Release())
         .def(

@@ -19,14 +19,19 @@ struct Hypothesis {
     std::vector<float> logprobs;
     double sum = 0;
     bool ended = false;
+    int32_t last = -1;  // token, a stop token too
 
-    Hypothesis extended(int32_t token, float logprob, int32_t end_of_text) const {
+    Hypothesis extended(int32_t token, float logprob, const std::vector<int32_t>& stop_tokens) const {
         Hypothesis next = *this;
-        next.logprobs.push_back(logprob);
-        next.sum += logprob;
-        next.ended = token == end_of_text;
-        if (!next.ended) next.tokens.push_back(token);
+        next.extend(token, logprob, stop_tokens);
         return next;
+    }
+    void extend(int32_t token, float logprob, const std::vector<int32_t>& stop_tokens) {
+        logprobs.push_back(logprob);
+        sum += logprob;
+        ended = std::find(stop_tokens.begin(), stop_tokens.end(), token) != stop_tokens.end();
+        last = token;
+        if (!ended) tokens.push_back(token);
     }
 };
 
@@ -42,9 +47,9 @@ int32_t argmax_or_throw(const float* logits, int64_t n_vocab) {
 /// The search in one window: fed with rows of logits, it says which branches to compute next.
 class WindowSearch {
    public:
-    WindowSearch(int64_t n_vocab, int32_t end_of_text, const LogitFilter& filter,
+    WindowSearch(int64_t n_vocab, const std::vector<int32_t>& stop_tokens, const LogitFilter& filter,
                  const DecodeOptions& options)
-        : n_vocab_(n_vocab), end_of_text_(end_of_text), filter_(filter), options_(options) {
+        : n_vocab_(n_vocab), stop_tokens_(stop_tokens), filter_(filter), options_(options) {
         hypotheses_.resize(1);
     }
     virtual ~WindowSearch() = default;
@@ -55,6 +60,17 @@ class WindowSearch {
     virtual void finish() {}
     virtual const std::vector<Hypothesis>& candidates() const { return hypotheses_; }
     const std::vector<Branch>& branches() const { return branches_; }  // empty: done
+
+    /// Whether every hypothesis that goes on repeats itself.
+    bool loops() const {
+        return std::all_of(hypotheses_.begin(), hypotheses_.end(), [this](const Hypothesis& h) {
+            return h.ended || ends_in_loop(h.tokens, options_.loop_tokens, options_.loop_repeats);
+        });
+    }
+    /// Tells of the newest token, with a single row.
+    bool report(const OnToken& on_token, int window) const {
+        return on_token(window, hypotheses_[0].last, hypotheses_[0].logprobs.back());
+    }
 
     Decoded best() const {
         const std::vector<Hypothesis>& all = candidates();
@@ -79,7 +95,7 @@ class WindowSearch {
     }
 
     int64_t n_vocab_;
-    int32_t end_of_text_;
+    const std::vector<int32_t>& stop_tokens_;
     const LogitFilter& filter_;
     const DecodeOptions& options_;
     std::vector<Hypothesis> hypotheses_;
@@ -89,9 +105,9 @@ class WindowSearch {
 /// temperature 0: the likeliest token; above: best_of independent samples.
 class SampleSearch : public WindowSearch {
    public:
-    SampleSearch(int64_t n_vocab, int32_t end_of_text, const LogitFilter& filter,
+    SampleSearch(int64_t n_vocab, const std::vector<int32_t>& stop_tokens, const LogitFilter& filter,
                  const DecodeOptions& options, uint64_t stream)
-        : WindowSearch(n_vocab, end_of_text, filter, options),
+        : WindowSearch(n_vocab, stop_tokens, filter, options),
           random_(options.seed * 0x9E3779B97F4A7C15u + stream) {
         hypotheses_.resize(static_cast<size_t>(options.n_rows()));
     }
@@ -106,7 +122,7 @@ class SampleSearch : public WindowSearch {
             if (!first) filter_(hypothesis.tokens, values);
             const float normalizer = kernels::log_sum_exp(values, n_vocab_);
             const int32_t token = pick(values);
-            hypothesis = hypothesis.extended(token, values[token] - normalizer, end_of_text_);
+            hypothesis.extend(token, values[token] - normalizer, stop_tokens_);
         }
         next_branches();
     }
@@ -124,7 +140,7 @@ class SampleSearch : public WindowSearch {
         }
         // Not std::uniform_real_distribution: its numbers differ between standard libraries.
         double left = static_cast<double>(random_() >> 11) * 0x1.0p-53 * total;
-        int32_t last = end_of_text_;
+        int32_t last = likeliest;
         for (int64_t i = 0; i < n_vocab_; ++i) {
             if (weights_[i] == 0) continue;
             last = static_cast<int32_t>(i);
@@ -138,7 +154,7 @@ class SampleSearch : public WindowSearch {
         branches_.clear();
         for (size_t row = 0; row < hypotheses_.size(); ++row) {
             const Hypothesis& h = hypotheses_[row];
-            branches_.push_back({static_cast<int>(row), h.ended ? end_of_text_ : h.tokens.back()});
+            branches_.push_back({static_cast<int>(row), h.last});
         }
         if (std::all_of(hypotheses_.begin(), hypotheses_.end(), [](const auto& h) { return h.ended; })) {
             branches_.clear();
@@ -177,7 +193,7 @@ class BeamSearch : public WindowSearch {
         std::vector<Hypothesis> ended;
         branches_.clear();
         for (const Candidate& c : candidates) {
-            Hypothesis next = hypotheses_[c.parent].extended(c.token, c.logprob, end_of_text_);
+            Hypothesis next = hypotheses_[c.parent].extended(c.token, c.logprob, stop_tokens_);
             if (next.ended) {
                 ended.push_back(std::move(next));
                 continue;
@@ -227,12 +243,13 @@ class BeamSearch : public WindowSearch {
     std::vector<Hypothesis> finished_;
 };
 
-std::unique_ptr<WindowSearch> make_search(const StepModel& model, int window, int32_t end_of_text,
-                                          const LogitFilter& filter, const DecodeOptions& options) {
+std::unique_ptr<WindowSearch> make_search(const StepModel& model, int window,
+                                          const std::vector<int32_t>& stop_tokens, const LogitFilter& filter,
+                                          const DecodeOptions& options) {
     if (options.temperature <= 0 && options.beam_size > 1) {
-        return std::make_unique<BeamSearch>(model.n_vocab(), end_of_text, filter, options);
+        return std::make_unique<BeamSearch>(model.n_vocab(), stop_tokens, filter, options);
     }
-    return std::make_unique<SampleSearch>(model.n_vocab(), end_of_text, filter, options,
+    return std::make_unique<SampleSearch>(model.n_vocab(), stop_tokens, filter, options,
                                           static_cast<uint64_t>(window));
 }
 
@@ -249,23 +266,51 @@ void DecodeOptions::check() const {
     if (length_penalty && !(*length_penalty >= 0 && *length_penalty <= 1))
         fail("length_penalty", *length_penalty, "0..1");
     if (max_tokens < 1) fail("max_tokens", max_tokens, "1 or more");
+    if (loop_tokens < 0) fail("loop_tokens", loop_tokens, "0 or more");
+    if (loop_repeats < 2) fail("loop_repeats", loop_repeats, "2 or more");
     if (!(max_initial_timestamp >= 0))
         fail("max_initial_timestamp", max_initial_timestamp, "0 or more seconds");
 }
 
-std::vector<Decoded> search(StepModel& model, int n_windows, int32_t end_of_text, const LogitFilter& filter,
-                            const DecodeOptions& options) {
+bool ends_in_loop(const std::vector<int32_t>& tokens, int n_tokens, int repeats) {
+    const auto n = static_cast<int>(tokens.size());
+    for (int period = 1; period * repeats <= n; ++period) {
+        const int covered = std::max(n_tokens, period * repeats);
+        if (covered > n) continue;
+        // The last `covered` tokens are periodic when each equals the one a period before it.
+        const int32_t* end = tokens.data() + n;
+        if (std::equal(end - covered + period, end, end - covered)) return true;
+    }
+    return false;
+}
+
+std::vector<Decoded> search(StepModel& model, int n_windows, const std::vector<int32_t>& stop_tokens,
+                            const LogitFilter& filter, const DecodeOptions& options,
+                            const OnToken& on_token) {
+    if (on_token && options.n_rows() > 1) {
+        throw OptionError("on_token: expected one row per window (no beams, best_of 1), found " +
+                          std::to_string(options.n_rows()));
+    }
     std::vector<std::unique_ptr<WindowSearch>> windows;
     for (int w = 0; w < n_windows; ++w)
-        windows.push_back(make_search(model, w, end_of_text, filter, options));
+        windows.push_back(make_search(model, w, stop_tokens, filter, options));
 
     std::vector<std::vector<Branch>> branches(windows.size());
+    std::vector<Finish> finish(windows.size(), Finish::Length);
     bool any = false;
     const auto take_branches = [&](int w, int n_sampled) {
-        WindowSearch& window = *windows[w];
-        branches[w] = n_sampled < options.max_tokens && n_sampled < model.room(w) ? window.branches()
-                                                                                  : std::vector<Branch>{};
-        any |= !branches[w].empty();
+        const WindowSearch& window = *windows[w];
+        branches[w] = window.branches();
+        const auto stop = [&](Finish why) {
+            branches[w].clear();
+            finish[w] = why;
+        };
+        const bool go_on = !on_token || window.report(on_token, w);
+        if (branches[w].empty()) return stop(Finish::Stop);
+        if (!go_on) return stop(Finish::Caller);
+        if (options.loop_tokens > 0 && window.loops()) return stop(Finish::Loop);
+        if (n_sampled >= options.max_tokens || n_sampled >= model.room(w)) return stop(Finish::Length);
+        any = true;
     };
     for (int w = 0; w < n_windows; ++w) {
         windows[w]->advance([&](int) { return model.prompt_logits(w); });
@@ -281,9 +326,10 @@ std::vector<Decoded> search(StepModel& model, int n_windows, int32_t end_of_text
         }
     }
     std::vector<Decoded> results;
-    for (auto& window : windows) {
-        window->finish();
-        results.push_back(window->best());
+    for (size_t w = 0; w < windows.size(); ++w) {
+        windows[w]->finish();
+        results.push_back(windows[w]->best());
+        results.back().finish = finish[w];
     }
     return results;
 }

@@ -24,6 +24,10 @@ struct DecodeOptions {
     float max_initial_timestamp = 1.0f;  // seconds
     std::vector<int32_t> suppress;
     bool suppress_blank = true;
+    // A window stops when its text ends in one pattern, repeated at least loop_repeats times and over at
+    // least loop_tokens tokens. 0 tokens: never.
+    int loop_tokens = 0;
+    int loop_repeats = 4;
 
     /// Throws OptionError.
     void check() const;
@@ -31,9 +35,18 @@ struct DecodeOptions {
     int n_rows() const { return temperature > 0 ? best_of : beam_size > 1 ? beam_size : 1; }
 };
 
+/// Why a window's decoding ended.
+enum class Finish {
+    Stop,    // a stop token
+    Length,  // max_tokens, or no room is left
+    Loop,    // loop_tokens
+    Caller,  // OnToken said so
+};
+
 struct Decoded {
-    std::vector<int32_t> tokens;  // without end-of-text
-    std::vector<float> logprobs;  // one per token, then that of end-of-text if it was reached
+    std::vector<int32_t> tokens;  // without the stop token
+    std::vector<float> logprobs;  // one per token, then that of the stop token if it was reached
+    Finish finish = Finish::Length;
     double sum_logprob = 0;
     double avg_logprob = 0;  // sum / (tokens + 1)
     double score = 0;        // what ranked it
@@ -65,8 +78,17 @@ class StepModel {
     virtual float* step_logits(int window, int row) = 0;
 };
 
-/// One Decoded per window; no_speech_prob is left to the caller. `options` must have been checked.
-std::vector<Decoded> search(StepModel& model, int n_windows, int32_t end_of_text, const LogitFilter& filter,
-                            const DecodeOptions& options);
+/// Told of every token as it is chosen (stop tokens too); false ends that window.
+using OnToken = std::function<bool(int window, int32_t token, float logprob)>;
+
+/// Whether `tokens` ends in one pattern, repeated at least `repeats` times and over at least `n_tokens`
+/// tokens.
+bool ends_in_loop(const std::vector<int32_t>& tokens, int n_tokens, int repeats);
+
+/// One Decoded per window; no_speech_prob is left to the caller. `options` must have been checked. `on_token`
+/// may be empty; with several rows per window it is an OptionError.
+std::vector<Decoded> search(StepModel& model, int n_windows, const std::vector<int32_t>& stop_tokens,
+                            const LogitFilter& filter, const DecodeOptions& options,
+                            const OnToken& on_token = {});
 
 }  // namespace rustasr

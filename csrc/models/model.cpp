@@ -16,6 +16,7 @@ const std::map<std::string, Factory> kFamilies = {
     {"gigaam", make_gigaam},
     {"parakeet", make_parakeet},
     {"whisper", make_whisper},
+    {"qwen3_asr", make_qwen3_asr},
 };
 
 std::string family_names() {
@@ -76,8 +77,14 @@ std::map<std::string, Matrix> Session::encode_taps(const std::vector<MatrixView>
 }
 Matrix Session::detect_language(Encoded&) { unsupported("language detection"); }
 std::vector<Decoded> Session::decode(Encoded&, const std::vector<int>&,
-                                     const std::vector<std::vector<int32_t>>&, const DecodeOptions&) {
+                                     const std::vector<std::vector<int32_t>>&, const DecodeOptions&,
+                                     const OnToken&) {
     unsupported("autoregressive decoder");
+}
+std::vector<Matrix> Session::classify(Encoded&, const std::vector<int>&,
+                                      const std::vector<std::vector<int32_t>>&,
+                                      const std::vector<std::vector<int>>&) {
+    unsupported("classes");
 }
 std::vector<TokenAlignment> Session::align(Encoded&, const std::vector<int>&,
                                            const std::vector<std::vector<int32_t>>&,

@@ -63,7 +63,11 @@ class Session {
     /// prompts[i] belongs to window windows[i] of the batch.
     virtual std::vector<Decoded> decode(Encoded& encoded, const std::vector<int>& windows,
                                         const std::vector<std::vector<int32_t>>& prompts,
-                                        const DecodeOptions& options);
+                                        const DecodeOptions& options, const OnToken& on_token);
+    /// The classes of an aligner: logits [positions[i], n_classes] of the given places of prompts[i].
+    virtual std::vector<Matrix> classify(Encoded& encoded, const std::vector<int>& windows,
+                                         const std::vector<std::vector<int32_t>>& prompts,
+                                         const std::vector<std::vector<int>>& positions);
     /// text[i]: the text tokens of window windows[i]; prefix[i]: what stands before them, without
     /// <|notimestamps|>; n_frames[i]: mel frames of the window that hold audio.
     virtual std::vector<TokenAlignment> align(Encoded& encoded, const std::vector<int>& windows,
@@ -114,5 +118,6 @@ std::map<std::string, Matrix> collect_taps(const Graph& graph, const std::vector
 std::unique_ptr<Model> make_whisper(std::unique_ptr<WeightStore> store);
 std::unique_ptr<Model> make_gigaam(std::unique_ptr<WeightStore> store);
 std::unique_ptr<Model> make_parakeet(std::unique_ptr<WeightStore> store);
+std::unique_ptr<Model> make_qwen3_asr(std::unique_ptr<WeightStore> store);
 
 }  // namespace rustasr

@@ -89,7 +89,7 @@ WhisperEncoder::WhisperEncoder(Weights w, const WhisperConfig& c)
       positional_embedding(w.get_f32("positional_embedding", {c.n_audio_state, c.n_audio_ctx})),
       ln_post(w / "ln_post", c.n_audio_state) {
     for (int i = 0; i < c.n_audio_layer; ++i)
-        blocks.emplace_back(w / "blocks" / i, c.n_audio_state, c.n_audio_head);
+        blocks.emplace_back(w / "blocks" / i, c.n_audio_state, c.n_audio_head, 4 * c.n_audio_state);
 }
 
 ggml_tensor* WhisperEncoder::operator()(Graph& graph, ggml_tensor* mel) const {

@@ -102,7 +102,7 @@ class WhisperSession : public Session {
     Matrix detect_language(Encoded& encoded) override;
     std::vector<Decoded> decode(Encoded& encoded, const std::vector<int>& windows,
                                 const std::vector<std::vector<int32_t>>& prompts,
-                                const DecodeOptions& options) override;
+                                const DecodeOptions& options, const OnToken& on_token) override;
     std::vector<TokenAlignment> align(Encoded& encoded, const std::vector<int>& windows,
                                       const std::vector<std::vector<int32_t>>& text,
                                       const std::vector<std::vector<int32_t>>& prefix,
@@ -374,7 +374,8 @@ class WhisperSession::Steps final : public StepModel {
 
    private:
     void read_prompts(const std::vector<std::vector<int32_t>>& prompts) {
-        cache_->start(lengths_, shape_.n_tokens);
+        cache_->reset(static_cast<int>(prompts.size()));
+        cache_->read(0, lengths_, shape_.n_tokens);
         std::vector<int32_t> tokens, positions, rows;
         for (size_t w = 0; w < prompts.size(); ++w) {
             const auto& prompt = prompts[w];
@@ -433,7 +434,7 @@ class WhisperSession::Steps final : public StepModel {
 
 std::vector<Decoded> WhisperSession::decode(Encoded& encoded, const std::vector<int>& windows,
                                             const std::vector<std::vector<int32_t>>& prompts,
-                                            const DecodeOptions& options) {
+                                            const DecodeOptions& options, const OnToken& on_token) {
     options.check();
     if (windows.size() != prompts.size()) {
         throw OptionError("prompts: expected " + std::to_string(windows.size()) + ", one per window, found " +
@@ -458,9 +459,12 @@ std::vector<Decoded> WhisperSession::decode(Encoded& encoded, const std::vector<
         }
         const std::vector<std::vector<int32_t>> run(prompts.begin() + static_cast<std::ptrdiff_t>(begin),
                                                     prompts.begin() + static_cast<std::ptrdiff_t>(end));
+        const OnToken on_token_of_run = [&](int window, int32_t token, float logprob) {
+            return on_token(static_cast<int>(begin) + window, token, logprob);
+        };
         Steps steps(*this, *own(encoded).memory, windows[begin], run, options.n_rows(), options.max_tokens);
-        std::vector<Decoded> decoded =
-            search(steps, static_cast<int>(run.size()), config_.end_of_text, filter, options);
+        std::vector<Decoded> decoded = search(steps, static_cast<int>(run.size()), {config_.end_of_text},
+                                              filter, options, on_token ? on_token_of_run : OnToken{});
         for (size_t i = 0; i < decoded.size(); ++i) {
             decoded[i].no_speech_prob = steps.no_speech_prob(static_cast<int>(i));
             results.push_back(std::move(decoded[i]));
@@ -495,7 +499,8 @@ std::unique_ptr<DecoderPass> WhisperSession::read_tokens(WhisperEncoded& encoded
     check_tokens(tokens);
     const int n_tokens = static_cast<int>(tokens.size());
     KvCache& cache = cache_for(1, n_tokens);
-    cache.start({n_tokens}, n_tokens);
+    cache.reset(1);
+    cache.read(0, {n_tokens}, n_tokens);
     auto pass = build_decoder({encoded.memory.get(), window, 1, n_tokens, cache.n_kv(), 0}, std::move(taps));
     std::vector<int32_t> positions;
     for (int t = 0; t < n_tokens; ++t) positions.push_back(t);

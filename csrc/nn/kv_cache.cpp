@@ -11,10 +11,20 @@ namespace {
 
 constexpr int kCellStep = 64;
 
+int rounded_up(int n) { return (n + kCellStep - 1) / kCellStep * kCellStep; }
+
 }  // namespace
 
+void KvCache::Path::append(int cell) {
+    if (tail.empty() && cell == prefix) {
+        ++prefix;
+    } else {
+        tail.push_back(cell);
+    }
+}
+
 KvCache::KvCache(const Backend& backend, int n_layer, int64_t d, int n_cells, int n_windows, ggml_type type)
-    : n_cells_((n_cells + kCellStep - 1) / kCellStep * kCellStep), n_windows_(n_windows), type_(type) {
+    : n_cells_(rounded_up(n_cells)), n_windows_(n_windows), type_(type) {
     context_.reset(
         ggml_init({(2 * static_cast<size_t>(n_layer) + 1) * ggml_tensor_overhead(), nullptr, true}));
     for (int layer = 0; layer < n_layer; ++layer) {
@@ -23,25 +33,94 @@ KvCache::KvCache(const Backend& backend, int n_layer, int64_t d, int n_cells, in
         values_.push_back(ggml_new_tensor_2d(context_.get(), type, d, rows));
     }
     buffer_ = backend.allocate(context_.get(), "the decoder's cache");
-    // Masked cells still take part in sums as 0 · value: whatever lay in the memory must not be a NaN.
-    ggml_backend_buffer_clear(buffer_.get(), 0);
+    reset(n_windows);
 }
 
-void KvCache::start(const std::vector<int>& lengths, int n_rows) {
-    used_ = lengths;
+// Masked cells still take part in sums as 0 · value: whatever lay in the memory must not be a NaN. Only cells
+// that are about to be looked at are touched, so that a cache made for the longest text that is allowed takes
+// memory for the text that there is (where the system hands out pages on first use).
+void KvCache::clear_cells() {
+    const int needed = n_kv();
+    if (needed <= n_cleared_) return;
+    for (const auto* tensors : {&keys_, &values_}) {
+        for (ggml_tensor* tensor : *tensors) {
+            const size_t cell = tensor->nb[1];
+            for (int w = 0; w < n_windows_; ++w) {
+                const size_t first = static_cast<size_t>(w) * static_cast<size_t>(n_cells_);
+                ggml_backend_tensor_memset(tensor, 0, cell * (first + static_cast<size_t>(n_cleared_)),
+                                           cell * static_cast<size_t>(needed - n_cleared_));
+            }
+        }
+    }
+    n_cleared_ = needed;
+}
+
+KvCache::KvCache(const Backend& backend, const KvCache& from, int n_cells)
+    : KvCache(backend, static_cast<int>(from.keys_.size()), from.keys_[0]->ne[0], n_cells, from.n_windows_,
+              from.type_) {
+    GGML_ASSERT(n_cells_ >= from.n_cells_);
+    std::vector<char> cells;
+    const auto copy = [&](const ggml_tensor* source, ggml_tensor* target) {
+        const size_t cell = source->nb[1];
+        for (int w = 0; w < n_windows_; ++w) {
+            cells.resize(cell * static_cast<size_t>(from.n_cleared_));
+            ggml_backend_tensor_get(source, cells.data(),
+                                    cell * static_cast<size_t>(w) * static_cast<size_t>(from.n_cells_),
+                                    cells.size());
+            ggml_backend_tensor_set(target, cells.data(),
+                                    cell * static_cast<size_t>(w) * static_cast<size_t>(n_cells_),
+                                    cells.size());
+        }
+    };
+    for (size_t layer = 0; layer < keys_.size(); ++layer) {
+        copy(from.keys_[layer], keys_[layer]);
+        copy(from.values_[layer], values_[layer]);
+    }
+    n_cleared_ = from.n_cleared_;
+    used_ = from.used_;
+    hypotheses_ = from.hypotheses_;
+}
+
+void KvCache::use(int n_windows) {
+    GGML_ASSERT(n_windows <= n_windows_);
+    used_.resize(static_cast<size_t>(n_windows), 0);
+    hypotheses_.resize(static_cast<size_t>(n_windows), {Path{}});
+}
+
+void KvCache::reset(int n_windows) {
+    used_.clear();
     hypotheses_.clear();
+    use(n_windows);
+}
+
+bool KvCache::has_room(int n_rows) const {
+    return std::all_of(used_.begin(), used_.end(), [&](int used) { return used + n_rows <= n_cells_; });
+}
+
+void KvCache::rewind(int window, int n_tokens) {
+    const auto w = static_cast<size_t>(window);
+    GGML_ASSERT(n_tokens <= hypotheses_[w][0].prefix);
+    used_[w] = n_tokens;
+    hypotheses_[w] = {Path{n_tokens, {}}};
+}
+
+void KvCache::read(int first, const std::vector<int>& counts, int n_rows) {
     visible_.clear();
     cells_.clear();
-    for (size_t w = 0; w < lengths.size(); ++w) {
-        Path path;
+    for (size_t i = 0; i < counts.size(); ++i) {
+        const size_t w = static_cast<size_t>(first) + i;
+        const Path begun = hypotheses_[w][0];
         for (int row = 0; row < n_rows; ++row) {
-            path.push_back(row);
-            visible_.push_back(path);
-            cells_.push_back(static_cast<int64_t>(w) * n_cells_ + row);
+            const int cell = std::min(used_[w] + row, n_cells_ - 1);
+            cells_.push_back(static_cast<int64_t>(w) * n_cells_ + cell);
+            visible_.push_back(row == 0 ? begun : visible_.back());
+            visible_.back().append(cell);
         }
-        path.resize(static_cast<size_t>(lengths[w]));
-        hypotheses_.push_back({std::move(path)});
+        used_[w] += counts[i];
+        hypotheses_[w] = {begun};
+        for (int cell = used_[w] - counts[i]; cell < used_[w]; ++cell) hypotheses_[w][0].append(cell);
     }
+    clear_cells();
 }
 
 void KvCache::branch(const std::vector<std::vector<Branch>>& branches, int n_rows) {
@@ -56,7 +135,7 @@ void KvCache::branch(const std::vector<std::vector<Branch>>& branches, int n_row
             if (row >= static_cast<int>(branches[w].size())) continue;
             const auto parent = static_cast<size_t>(branches[w][static_cast<size_t>(row)].parent);
             Path path = hypotheses_[w].size() == 1 ? hypotheses_[w][0] : hypotheses_[w][parent];
-            path.push_back(cell);
+            path.append(cell);
             visible_.back() = path;
             next.push_back(std::move(path));
         }
@@ -64,14 +143,13 @@ void KvCache::branch(const std::vector<std::vector<Branch>>& branches, int n_row
         used_[w] += n_rows;
         hypotheses_[w] = std::move(next);
     }
+    clear_cells();
 }
 
 int KvCache::n_kv() const {
     int last = 0;
-    for (const Path& path : visible_) {
-        if (!path.empty()) last = std::max(last, path.back() + 1);
-    }
-    return std::min((last + kCellStep - 1) / kCellStep * kCellStep, n_cells_);
+    for (const Path& path : visible_) last = std::max(last, path.end());
+    return std::min(rounded_up(last), n_cells_);
 }
 
 std::vector<ggml_fp16_t> KvCache::mask() const {
@@ -79,9 +157,17 @@ std::vector<ggml_fp16_t> KvCache::mask() const {
     const auto width = static_cast<size_t>(n_kv());
     std::vector<ggml_fp16_t> mask(width * visible_.size(), hidden);
     for (size_t row = 0; row < visible_.size(); ++row) {
-        for (int cell : visible_[row]) mask[row * width + static_cast<size_t>(cell)] = 0;
+        ggml_fp16_t* seen = &mask[row * width];
+        std::fill_n(seen, visible_[row].prefix, ggml_fp16_t{0});
+        for (int cell : visible_[row].tail) seen[cell] = 0;
     }
     return mask;
+}
+
+std::vector<int32_t> KvCache::lengths() const {
+    std::vector<int32_t> lengths;
+    for (const Path& path : visible_) lengths.push_back(path.prefix);
+    return lengths;
 }
 
 }  // namespace rustasr

@@ -18,6 +18,8 @@ class KvCache {
    public:
     /// Tensors for n_layer layers of [d, n_cells · n_windows] on the backend's device. Throws DeviceError.
     KvCache(const Backend& backend, int n_layer, int64_t d, int n_cells, int n_windows, ggml_type type);
+    /// The same contents with room for n_cells (more than before) in each window.
+    KvCache(const Backend& backend, const KvCache& from, int n_cells);
 
     int n_cells() const { return n_cells_; }
     int n_windows() const { return n_windows_; }
@@ -26,13 +28,23 @@ class KvCache {
     ggml_tensor* keys(int layer) const { return keys_[static_cast<size_t>(layer)]; }
     ggml_tensor* values(int layer) const { return values_[static_cast<size_t>(layer)]; }
 
-    // The book-keeping of a pass over n_rows new tokens in each window: cells() says where they go, mask()
-    // what they see. It covers the first lengths.size() windows.
+    /// The first n windows are in use; those that were keep what they hold, new ones hold nothing.
+    void use(int n_windows);
+    /// Forgets everything; n windows are in use.
+    void reset(int n_windows);
+    /// Whether every window has a cell for each of n_rows more tokens.
+    bool has_room(int n_rows) const;
+    /// Window w holds the first n tokens of its (single) hypothesis and nothing else.
+    void rewind(int window, int n_tokens);
 
-    /// Window w reads a prompt of lengths[w] <= n_rows tokens, causally; rows beyond are padding that nothing
-    /// sees.
-    void start(const std::vector<int>& lengths, int n_rows);
-    /// Row r of window w continues its hypothesis branches[w][r].parent; missing rows are padding.
+    // The book-keeping of a pass over n_rows new tokens in each of some neighbouring windows: cells() says
+    // where they go, mask() what they see.
+
+    /// Window first + i reads the next counts[i] <= n_rows tokens of its single hypothesis, causally; rows
+    /// beyond are padding that nothing sees.
+    void read(int first, const std::vector<int>& counts, int n_rows);
+    /// Row r of window w, from window 0 on, continues its hypothesis branches[w][r].parent; missing rows are
+    /// padding.
     void branch(const std::vector<std::vector<Branch>>& branches, int n_rows);
 
     /// Cells that any row sees, rounded up so that few different graphs are needed.
@@ -41,9 +53,20 @@ class KvCache {
     const std::vector<int64_t>& cells() const { return cells_; }
     /// [n_kv, n_rows, 1, windows]: 0 where a row sees a cell, -inf elsewhere.
     std::vector<ggml_fp16_t> mask() const;
+    /// For every row how many cells it sees, where these are the first ones of its window (always so with one
+    /// hypothesis to a window).
+    std::vector<int32_t> lengths() const;
 
    private:
-    using Path = std::vector<int>;  // the cells that a hypothesis sees, in order
+    struct Path {  // the cells that a hypothesis sees: those before `prefix`, then `tail` in order
+        int prefix = 0;
+        std::vector<int> tail;
+
+        int end() const { return tail.empty() ? prefix : tail.back() + 1; }
+        void append(int cell);
+    };
+
+    void clear_cells();
 
     int n_cells_;
     int n_windows_;
@@ -51,6 +74,7 @@ class KvCache {
     ggml_context_ptr context_;
     ggml_backend_buffer_ptr buffer_;
     std::vector<ggml_tensor*> keys_, values_;
+    int n_cleared_ = 0;  // cells of each window that have been written or set to zero
 
     std::vector<int> used_;                      // cells of each window
     std::vector<std::vector<Path>> hypotheses_;  // per window; a single one after the prompt

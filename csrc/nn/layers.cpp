@@ -4,23 +4,22 @@
 #include "kernels/elementwise.h"
 
 namespace rustasr {
-namespace {
-
-ggml_tensor* activate(Graph& graph, ggml_tensor* x, Activation activation) {
+ggml_tensor* activate(Graph& graph, ggml_tensor* x, ggml_tensor* bias, Activation activation) {
+    ggml_context* ctx = graph.ctx();
+    if (graph.cpu_kernels() && activation == Activation::Gelu) return kernels::gelu_erf(ctx, x, bias);
+    if (bias) x = ggml_add_inplace(ctx, x, bias);
     switch (activation) {
         case Activation::Gelu:
-            return graph.cpu_kernels() ? kernels::gelu_erf(graph.ctx(), x) : ggml_gelu_erf(graph.ctx(), x);
+            return ggml_gelu_erf(ctx, x);
         case Activation::Silu:
-            return ggml_silu(graph.ctx(), x);
+            return ggml_silu(ctx, x);
         case Activation::Relu:
-            return ggml_relu(graph.ctx(), x);
+            return ggml_relu(ctx, x);
         case Activation::None:
             break;
     }
     return x;
 }
-
-}  // namespace
 
 Linear::Linear(Weights weights, int64_t k, int64_t n, bool with_bias)
     : weight_(weights.matmul("weight", k, n)), bias_(with_bias ? weights.get_f32("bias", {n}) : nullptr) {}
@@ -39,13 +38,7 @@ ggml_tensor* Linear::operator()(Graph& graph, LinearInput& x, Activation activat
         return kernels::q8_linear(ctx, weight_.tensor, weight_.k, weight_.n, x.quantized, bias_, activation,
                                   residual);
     }
-    ggml_tensor* y = ggml_mul_mat(ctx, weight_.tensor, x.plain);
-    if (graph.cpu_kernels() && activation == Activation::Gelu) {
-        y = kernels::gelu_erf(ctx, y, bias_);
-    } else {
-        if (bias_) y = ggml_add_inplace(ctx, y, bias_);
-        y = activate(graph, y, activation);
-    }
+    ggml_tensor* y = activate(graph, ggml_mul_mat(ctx, weight_.tensor, x.plain), bias_, activation);
     return residual ? ggml_add_inplace(ctx, y, residual) : y;
 }
 
@@ -56,6 +49,10 @@ ggml_tensor* LayerNorm::operator()(Graph& graph, ggml_tensor* x) const {
     if (graph.cpu_kernels()) return kernels::layer_norm(graph.ctx(), x, weight_, bias_, eps_);
     ggml_context* ctx = graph.ctx();
     return ggml_add(ctx, ggml_mul(ctx, ggml_norm(ctx, x, eps_), weight_), bias_);
+}
+
+ggml_tensor* RmsNorm::operator()(Graph& graph, ggml_tensor* x) const {
+    return ggml_mul_inplace(graph.ctx(), ggml_rms_norm(graph.ctx(), x, eps_), weight_);
 }
 
 Embedding::Embedding(Weights weights, int64_t d, int64_t n) : table_(weights.get("weight", {d, n})) {}

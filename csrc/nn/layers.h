@@ -11,6 +11,9 @@ namespace rustasr {
 
 using kernels::Activation;
 
+/// activation(x + bias); bias [n] or null. x is overwritten where that saves memory.
+ggml_tensor* activate(Graph& graph, ggml_tensor* x, ggml_tensor* bias, Activation activation);
+
 /// Activations [k, …] made ready for several Linears that read the same input.
 struct LinearInput {
     ggml_tensor* plain;                // F32
@@ -50,6 +53,18 @@ class LayerNorm {
    private:
     ggml_tensor* weight_ = nullptr;
     ggml_tensor* bias_ = nullptr;
+    float eps_ = 0;
+};
+
+/// x / sqrt(mean(x²) + eps) · weight, over dimension 0; any view whose rows are contiguous.
+class RmsNorm {
+   public:
+    RmsNorm() = default;
+    RmsNorm(Weights weights, int64_t d, float eps) : weight_(weights.get_f32("weight", {d})), eps_(eps) {}
+    ggml_tensor* operator()(Graph& graph, ggml_tensor* x) const;
+
+   private:
+    ggml_tensor* weight_ = nullptr;
     float eps_ = 0;
 };
 

@@ -19,11 +19,12 @@ class Mlp {
     Linear up_, down_;
 };
 
-/// x += attention(norm(x)); x += mlp(norm(x)). Whisper's encoder; no mask.
+/// x += attention(norm(x)); x += mlp(norm(x)). The encoders of Whisper and Qwen3-ASR.
 class EncoderBlock {
    public:
-    EncoderBlock(Weights weights, int64_t d, int64_t n_head);
-    ggml_tensor* operator()(Graph& graph, ggml_tensor* x, int64_t n_frames, int64_t batch) const;
+    EncoderBlock(Weights weights, int64_t d, int64_t n_head, int64_t d_hidden);
+    ggml_tensor* operator()(Graph& graph, ggml_tensor* x, int64_t n_frames, int64_t batch,
+                            const FrameMask& frames = {}) const;
 
    private:
     int64_t d_, n_head_;
@@ -63,6 +64,41 @@ class CrossDecoderBlock {
     LayerNorm attn_ln_, cross_attn_ln_, mlp_ln_;
     Linear qkv_, out_, cross_query_, cross_kv_, cross_out_;
     Mlp mlp_;
+};
+
+/// Sizes of a causal decoder with grouped queries.
+struct CausalDims {
+    int64_t d, n_head, n_kv_head, d_head, d_hidden;
+    float rope_base, norm_eps;
+};
+
+/// What a causal block reads besides its input. The pass covers `batch` windows of the cache from `first` on.
+struct CausalContext {
+    int64_t n_tokens;  // new tokens of each sequence
+    int64_t batch;     // sequences
+    int64_t n_kv;      // cells of the cache that are looked at
+    int first;
+    KvCache* cache;
+    ggml_tensor* cells;      // I64 [n_tokens · batch]: where the new keys and values go
+    ggml_tensor* positions;  // I32 [n_tokens · batch]: place of each token in its sequence
+    ggml_tensor* mask;       // F16 [n_kv, n_tokens, 1, batch], or null where `lengths` says it all
+    ggml_tensor* lengths;    // I32 [batch] of cells that are seen, or null; read by our own kernels only
+};
+
+/// x += attention(norm(x)) with normalised, rotated queries and keys; x += down(silu(gate) · up). Qwen3.
+/// Follows transformers 5.23, models/qwen3/modeling_qwen3.py: Qwen3DecoderLayer.
+class CausalBlock {
+   public:
+    CausalBlock(Weights weights, const CausalDims& dims);
+    /// x [d, rows] → [d, rows], keys and values stored
+    ggml_tensor* attend(Graph& graph, ggml_tensor* x, const CausalContext& context, int layer) const;
+    /// x [d, any rows] → the same rows
+    ggml_tensor* feed_forward(Graph& graph, ggml_tensor* x) const;
+
+   private:
+    CausalDims dims_;
+    RmsNorm attn_norm_, q_norm_, k_norm_, mlp_norm_;
+    Linear qkv_, out_, gate_up_, down_;
 };
 
 }  // namespace rustasr

@@ -4,7 +4,7 @@ Arrays go in as C-contiguous float32 and are not converted (anything else is a T
 releases the GIL. A Model may be shared between threads; a Session belongs to one thread.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -83,16 +83,23 @@ class DecodeOptions:
         max_initial_timestamp: float = 1.0,
         suppress: Sequence[int] = ...,
         suppress_blank: bool = True,
+        loop_tokens: int = 0,
+        loop_repeats: int = 4,
     ) -> None:
-        """beam_size 0 or 1 is greedy; best_of counts samples when temperature > 0. Raises OptionError."""
+        """beam_size 0 or 1 is greedy; best_of counts samples when temperature > 0. A window stops when its
+        text ends in one pattern, at least `loop_repeats` times and over at least `loop_tokens` tokens
+        (0: never). Timestamps, suppress_blank and max_initial_timestamp are Whisper's. Raises OptionError."""
 
 class Decoded:
     @property
     def tokens(self) -> list[int]:
-        """What was sampled, without end-of-text."""
+        """What was sampled, without the stop token."""
     @property
     def logprobs(self) -> list[float]:
-        """One per token, then that of end-of-text if it was reached."""
+        """One per token, then that of the stop token if it was reached."""
+    @property
+    def finish(self) -> str:
+        """Why it ended: "stop" (a stop token), "length", "loop", or "caller" (`on_token` said so)."""
     @property
     def sum_logprob(self) -> float: ...
     @property
@@ -136,13 +143,16 @@ class Session:
         """
 
     def encode(self, features: Sequence[NDArray[np.float32]]) -> Encoded:
-        """Normalised windows [T, n_mels]; Whisper's are followed by zeros up to 3000 frames."""
+        """Normalised windows [T, n_mels]; Whisper's are followed by zeros up to 3000 frames, Qwen3-ASR's are
+        clips of any length."""
 
     def encode_taps(
         self, features: Sequence[NDArray[np.float32]], names: Sequence[str]
     ) -> dict[str, NDArray[np.float32]]:
         """Intermediates [T, d]: "conv" (Whisper) or "subsampling", "blocks.0" …, "output"; with CTC "logits"
-        (log-probabilities). The windows of a batch follow each other, padded to the longest."""
+        (log-probabilities). The windows of a batch follow each other, padded to the longest. Qwen3-ASR's
+        "conv", "blocks.N" and "output" (projected) have the vectors that count only; "conv3" is the last
+        convolution's output for all chunks, [chunk · time · mel, channel]."""
 
     def detect_language(self, encoded: Encoded) -> NDArray[np.float32]:
         """Probabilities [batch, n_languages]."""
@@ -153,8 +163,23 @@ class Session:
         windows: Sequence[int],
         prompts: Sequence[Sequence[int]],
         options: DecodeOptions,
+        on_token: Callable[[int, int, float], bool | None] | None = None,
     ) -> list[Decoded]:
-        """One result per window; prompts[i] is all that stands before the text of windows[i]."""
+        """One result per window; prompts[i] is all that stands before the text of windows[i].
+
+        In a prompt of Qwen3-ASR the audio token stands once for every vector of the clip
+        (`Encoded.lengths`). `on_token(i, token, logprob)` hears of every token of windows[i] as it is
+        chosen, stop tokens too; False ends that window. Only with a single row per window.
+        """
+
+    def classify(
+        self,
+        encoded: Encoded,
+        windows: Sequence[int],
+        prompts: Sequence[Sequence[int]],
+        positions: Sequence[Sequence[int]],
+    ) -> list[NDArray[np.float32]]:
+        """Of an aligner: logits [len(positions[i]), n_classes] at these (ascending) places of prompts[i]."""
 
     def align(
         self,
@@ -169,7 +194,8 @@ class Session:
     def decode_taps(
         self, encoded: Encoded, window: int, tokens: Sequence[int], names: Sequence[str]
     ) -> dict[str, NDArray[np.float32]]:
-        """Intermediates on given tokens: "blocks.0" …, "ln", "logits" [T, n_vocab], "cross_qk.LAYER.HEAD"."""
+        """Intermediates on given tokens: "blocks.0" …, "logits" [T, n_vocab]; Whisper's "ln" and
+        "cross_qk.LAYER.HEAD"; Qwen3-ASR's "embeddings", with the audio in place."""
 
 class Model:
     def __init__(self, path: str, device: str = "auto", threads: int = 0) -> None: ...

@@ -102,7 +102,7 @@ TEST_CASE("search: greedy takes the likeliest token and counts the end") {
     ToyModel model(1, 7);
     DecodeOptions options;
     options.max_tokens = 12;
-    const Decoded decoded = search(model, 1, kEnd, kNoFilter, options)[0];
+    const Decoded decoded = search(model, 1, {kEnd}, kNoFilter, options)[0];
     std::vector<int32_t> history;
     double sum = 0;
     for (size_t i = 0; i < decoded.logprobs.size(); ++i) {
@@ -130,7 +130,7 @@ TEST_CASE("search: a wide beam finds the best of all sequences") {
         options.beam_size = 32;
         options.patience = 8;
         options.max_tokens = 5;
-        const Decoded decoded = search(model, 1, kEnd, kNoFilter, options)[0];
+        const Decoded decoded = search(model, 1, {kEnd}, kNoFilter, options)[0];
         std::vector<int32_t> history, expected;
         double best = -1e9;
         best_of_all(model, history, 0, options.max_tokens, best, expected);
@@ -150,10 +150,10 @@ TEST_CASE("search: windows of a batch do not see each other") {
         options.beam_size = beam;
         options.max_tokens = 9;
         ToyModel together(4, 3);
-        const std::vector<Decoded> batch = search(together, 4, kEnd, kNoFilter, options);
+        const std::vector<Decoded> batch = search(together, 4, {kEnd}, kNoFilter, options);
         for (int w = 0; w < 4; ++w) {
             ToyModel alone(1, 3 + static_cast<uint32_t>(w));
-            const Decoded single = search(alone, 1, kEnd, kNoFilter, options)[0];
+            const Decoded single = search(alone, 1, {kEnd}, kNoFilter, options)[0];
             CHECK(single.tokens == batch[static_cast<size_t>(w)].tokens);
             CHECK_NEAR(single.sum_logprob, batch[static_cast<size_t>(w)].sum_logprob, 1e-9);
         }
@@ -167,7 +167,7 @@ TEST_CASE("search: the same seed draws the same samples, another seed others") {
         options.temperature = 1;
         options.seed = seed;
         options.max_tokens = 20;
-        return search(model, 1, kEnd, kNoFilter, options)[0].tokens;
+        return search(model, 1, {kEnd}, kNoFilter, options)[0].tokens;
     };
     CHECK(draw(5) == draw(5));
     int different = 0;
@@ -184,7 +184,7 @@ TEST_CASE("search: samples follow the probabilities") {
         options.temperature = 1;
         options.seed = seed;
         options.max_tokens = 1;
-        const Decoded decoded = search(model, 1, kEnd, kNoFilter, options)[0];
+        const Decoded decoded = search(model, 1, {kEnd}, kNoFilter, options)[0];
         ++counts[decoded.tokens.empty() ? kEnd : decoded.tokens[0]];
     }
     const ToyModel model(1, 11);
@@ -203,10 +203,10 @@ TEST_CASE("search: neither max_tokens nor the room is exceeded") {
         options.beam_size = beam;
         options.max_tokens = 6;
         ToyModel model(1, 2);
-        CHECK(search(model, 1, kEnd, never_end, options)[0].tokens.size() == 6);
+        CHECK(search(model, 1, {kEnd}, never_end, options)[0].tokens.size() == 6);
         CHECK(model.n_steps == 5);
         ToyModel cramped(1, 2, 3);
-        CHECK(search(cramped, 1, kEnd, never_end, options)[0].tokens.size() == 3);
+        CHECK(search(cramped, 1, {kEnd}, never_end, options)[0].tokens.size() == 3);
     }
 }
 
@@ -216,9 +216,9 @@ TEST_CASE("search: logits that are not numbers are an error") {
     };
     DecodeOptions options;
     ToyModel model(1, 2);
-    CHECK_THROWS(search(model, 1, kEnd, broken, options), TranscriptionError, "not numbers");
+    CHECK_THROWS(search(model, 1, {kEnd}, broken, options), TranscriptionError, "not numbers");
     options.beam_size = 3;
-    CHECK_THROWS(search(model, 1, kEnd, broken, options), TranscriptionError, "not numbers");
+    CHECK_THROWS(search(model, 1, {kEnd}, broken, options), TranscriptionError, "not numbers");
 }
 
 TEST_CASE("search: options outside their range name the option") {
@@ -231,4 +231,79 @@ TEST_CASE("search: options outside their range name the option") {
     options = {};
     options.patience = 0;
     CHECK_THROWS(options.check(), OptionError, "patience");
+}
+
+TEST_CASE("search: any stop token ends a text, and its log-probability counts") {
+    DecodeOptions options;
+    options.max_tokens = 40;
+    bool stopped = false;
+    for (uint32_t seed = 0; seed < 20; ++seed) {
+        ToyModel model(1, seed), same(1, seed);
+        const Decoded one = search(model, 1, {kEnd}, kNoFilter, options)[0];
+        const Decoded two = search(same, 1, {kEnd, 0}, kNoFilter, options)[0];
+        const auto zero = std::find(one.tokens.begin(), one.tokens.end(), 0);
+        CHECK(two.tokens == std::vector<int32_t>(one.tokens.begin(), zero));
+        stopped |= zero != one.tokens.end();
+        if (two.finish == Finish::Stop) CHECK(two.logprobs.size() == two.tokens.size() + 1);
+        CHECK((one.finish == Finish::Stop) == (one.logprobs.size() == one.tokens.size() + 1));
+    }
+    CHECK(stopped);
+}
+
+TEST_CASE("search: a loop is a pattern at the end, long and often enough") {
+    const std::vector<int32_t> text = {9, 8, 7, 1, 2, 3, 1, 2, 3, 1, 2, 3, 1};
+    CHECK(ends_in_loop(text, 10, 3));
+    CHECK(ends_in_loop(text, 9, 3));
+    CHECK(!ends_in_loop(text, 11, 3));  // the pattern covers ten tokens
+    CHECK(!ends_in_loop(text, 9, 4));   // and is whole three times
+    CHECK(ends_in_loop({5, 5, 5, 5}, 4, 4));
+    CHECK(!ends_in_loop({5, 5, 5, 5}, 5, 2));
+    CHECK(!ends_in_loop({1, 5, 5, 5, 6}, 3, 3));
+    CHECK(!ends_in_loop({}, 1, 2));
+}
+
+TEST_CASE("search: a text that repeats itself is stopped where the option asks for it") {
+    DecodeOptions options;
+    options.max_tokens = 200;
+    const LogitFilter never_end = [](const std::vector<int32_t>&, float* logits) {
+        logits[kEnd] = -INFINITY;
+    };
+    ToyModel model(1, 3, 1000), same(1, 3, 1000);
+    // A greedy text whose next token depends on two only must run into a cycle.
+    const Decoded endless = search(model, 1, {kEnd}, never_end, options)[0];
+    CHECK(endless.tokens.size() == 200);
+    CHECK(endless.finish == Finish::Length);
+    options.loop_tokens = 30;
+    const Decoded stopped = search(same, 1, {kEnd}, never_end, options)[0];
+    CHECK(stopped.finish == Finish::Loop);
+    CHECK(stopped.tokens.size() >= 30);
+    CHECK(stopped.tokens.size() < 60);
+    CHECK(std::equal(stopped.tokens.begin(), stopped.tokens.end(), endless.tokens.begin()));
+    options.beam_size = 3;
+    ToyModel beams(1, 3, 1000);
+    CHECK(search(beams, 1, {kEnd}, never_end, options)[0].tokens.size() < 200);
+}
+
+TEST_CASE("search: the caller hears of every token and may end a window") {
+    DecodeOptions options;
+    options.max_tokens = 12;
+    const LogitFilter never_end = [](const std::vector<int32_t>&, float* logits) {
+        logits[kEnd] = -INFINITY;
+    };
+    ToyModel model(2, 5);
+    std::vector<std::vector<int32_t>> heard(2);
+    const auto results =
+        search(model, 2, {kEnd}, never_end, options, [&](int window, int32_t token, float logprob) {
+            CHECK(logprob < 0);
+            heard[static_cast<size_t>(window)].push_back(token);
+            return window == 0 || heard[1].size() < 4;
+        });
+    CHECK(results[0].tokens == heard[0]);
+    CHECK(results[0].finish == Finish::Length);
+    CHECK(results[1].tokens == heard[1]);
+    CHECK(heard[1].size() == 4);
+    CHECK(results[1].finish == Finish::Caller);
+    options.beam_size = 2;
+    CHECK_THROWS(search(model, 2, {kEnd}, never_end, options, [](int, int32_t, float) { return true; }),
+                 OptionError, "on_token");
 }

@@ -1,0 +1,680 @@
+// Runs Qwen3-ASR's networks: which graphs are kept, what lies on the device, and the calls of a Session.
+
+#include <algorithm>
+#include <cmath>
+#include <numeric>
+#include <tuple>
+
+#include "core/error.h"
+#include "kernels/attention.h"
+#include "models/qwen3_asr.h"
+
+namespace rustasr {
+namespace {
+
+using Ids = std::vector<int32_t>;
+/// Vectors of one clip, [d_text] each: what stands in place of <|audio_pad|>.
+using Clip = std::shared_ptr<const Matrix>;
+
+/// A few MB at most for ten minutes: kept on the host, so that it depends neither on a graph nor on a
+/// session.
+class Qwen3AsrEncoded : public Encoded {
+   public:
+    explicit Qwen3AsrEncoded(std::vector<Clip> clips) : clips(std::move(clips)) {}
+    int batch() const override { return static_cast<int>(clips.size()); }
+    std::vector<int> lengths() const override {
+        std::vector<int> lengths;
+        for (const Clip& clip : clips) lengths.push_back(static_cast<int>(clip->rows));
+        return lengths;
+    }
+    const std::vector<Clip> clips;
+};
+
+/// A window of the encoder: 8 s of a clip or what is left of it.
+struct AudioWindow {
+    int clip;
+    int64_t first_frame, n_frames;
+    int n_chunks, n_positions;
+};
+
+struct EncoderPass {
+    EncoderPass(Backend& backend, kernels::Precision precision, std::vector<std::string> taps)
+        : graph(backend, 32768, precision, std::move(taps)) {}
+    Graph graph;
+    AudioLayout layout{};
+    ggml_tensor* output = nullptr;  // [d_text, n_positions · n_windows]
+};
+
+/// Which decoder graph: over windows [first, first + n_windows) of the cache.
+struct DecoderShape {
+    int first, n_windows, n_tokens, n_kv;
+    int n_audio;  // rows that are audio vectors
+    int n_out;    // rows of logits
+    bool masked;  // else the number of cells that are seen says it all
+
+    auto key() const { return std::make_tuple(first, n_windows, n_tokens, n_kv, n_audio, n_out, masked); }
+    bool operator<(const DecoderShape& other) const { return key() < other.key(); }
+    int n_rows() const { return n_windows * n_tokens; }
+};
+
+struct DecoderPass {
+    DecoderPass(Backend& backend, kernels::Precision precision, std::vector<std::string> taps)
+        : graph(backend, 8192, precision, std::move(taps)) {}
+    Graph graph;
+    ggml_tensor* tokens = nullptr;     // I32 [T·W]
+    ggml_tensor* positions = nullptr;  // I32 [T·W]
+    ggml_tensor* cells = nullptr;      // I64 [T·W]
+    ggml_tensor* mask = nullptr;       // F16 [n_kv, T, 1, W], or null
+    ggml_tensor* lengths = nullptr;    // I32 [W], or null
+    ggml_tensor* audio = nullptr;      // [d_text, n_audio], or null
+    ggml_tensor* audio_at = nullptr;   // I64 [n_audio]: their rows
+    ggml_tensor* out_rows = nullptr;   // I32 [n_out], or null when every row counts
+    ggml_tensor* logits = nullptr;     // [n_vocab or n_classes, n_out], or null
+};
+
+/// What a window of the cache has read: as much of a new prompt as is the same need not be read again.
+struct Held {
+    std::weak_ptr<const Matrix> clip;
+    Ids tokens;
+};
+
+struct Prompt {
+    Clip clip;
+    Ids tokens;
+    std::vector<int> wanted;  // positions whose logits are asked for, ascending
+};
+
+/// Quantised weights gave up more than values in BF16 do.
+kernels::Precision precision_for(ggml_type weights) {
+    return ggml_is_quantized(weights) ? kernels::Precision::Mixed : kernels::Precision::F32;
+}
+
+class Qwen3AsrSession : public Session {
+   public:
+    Qwen3AsrSession(std::shared_ptr<const Qwen3AsrModel> model, ggml_backend_dev_t device)
+        : Session(device, model->threads(), model->frontend),
+          model_(std::move(model)),
+          config_(model_->config),
+          precision_(precision_for(model_->language_model.output.type())),
+          kv_type_(model_->language_model.output.type() == GGML_TYPE_F32 ? GGML_TYPE_F32 : GGML_TYPE_F16),
+          lengths_suffice_(backend_.on_cpu() && kernels::attention_supported(config_.text.d_head, kv_type_)) {
+    }
+
+    std::shared_ptr<Encoded> encode(const std::vector<MatrixView>& features) override;
+    std::map<std::string, Matrix> encode_taps(const std::vector<MatrixView>& features,
+                                              const std::vector<std::string>& names) override;
+    std::vector<Decoded> decode(Encoded& encoded, const std::vector<int>& windows,
+                                const std::vector<Ids>& prompts, const DecodeOptions& options,
+                                const OnToken& on_token) override;
+    std::vector<Matrix> classify(Encoded& encoded, const std::vector<int>& windows,
+                                 const std::vector<Ids>& prompts,
+                                 const std::vector<std::vector<int>>& positions) override;
+    std::map<std::string, Matrix> decode_taps(Encoded& encoded, int window, const Ids& tokens,
+                                              const std::vector<std::string>& names) override;
+
+   private:
+    class Steps;
+    using TakeRow = std::function<void(size_t prompt, size_t wanted, const float* logits)>;
+
+    std::vector<AudioWindow> windows_of(const std::vector<MatrixView>& features) const;
+    std::unique_ptr<EncoderPass> build_encoder(int64_t n_chunks, int64_t n_windows, int64_t n_positions,
+                                               std::vector<std::string> taps);
+    void run_encoder(EncoderPass& pass, const std::vector<MatrixView>& features, const AudioWindow* windows,
+                     size_t n_windows) const;
+
+    void prepare_cache(int n_windows, int n_cells);
+    void grow_cache();
+    std::unique_ptr<DecoderPass> build_decoder(const DecoderShape& shape, std::vector<std::string> taps);
+    DecoderPass& decoder_pass(const DecoderShape& shape);
+    const float* run_decoder(DecoderPass& pass, const Ids& tokens, const Ids& positions);
+
+    std::vector<Prompt> check_prompts(Encoded& encoded, const std::vector<int>& windows,
+                                      const std::vector<Ids>& prompts) const;
+    void read_prompts(const std::vector<Prompt>& prompts, const TakeRow& take);
+    void read_run(const std::vector<Prompt>& prompts, int first, int n_windows, const TakeRow& take);
+    int rewind_to_common(const Prompt& prompt, int window);
+
+    static Qwen3AsrEncoded& own(Encoded& encoded) { return dynamic_cast<Qwen3AsrEncoded&>(encoded); }
+
+    std::shared_ptr<const Qwen3AsrModel> model_;
+    const Qwen3AsrConfig& config_;
+    kernels::Precision precision_;
+    ggml_type kv_type_;
+    bool lengths_suffice_;
+    std::unique_ptr<EncoderPass> encoder_pass_;
+    std::unique_ptr<KvCache> cache_;
+    std::vector<Held> held_;  // per window of the cache
+    std::pair<DecoderShape, std::unique_ptr<DecoderPass>> reading_pass_;
+    std::map<DecoderShape, std::unique_ptr<DecoderPass>> step_passes_;
+    std::vector<float> logits_;  // of the last pass, where the device's memory is not the host's
+};
+
+// --- encoder
+// ---------------------------------------------------------------------------------------------------
+
+std::vector<AudioWindow> Qwen3AsrSession::windows_of(const std::vector<MatrixView>& features) const {
+    const Qwen3AsrConfig::Audio& audio = config_.audio;
+    if (features.empty()) throw OptionError("features: expected at least one clip, found none");
+    std::vector<AudioWindow> windows;
+    for (size_t clip = 0; clip < features.size(); ++clip) {
+        const MatrixView& mel = features[clip];
+        if (mel.columns != audio.n_mels || mel.rows < 1) {
+            throw OptionError("features: expected frames of " + std::to_string(audio.n_mels) +
+                              " mels, found " + std::to_string(mel.rows) + " of " +
+                              std::to_string(mel.columns));
+        }
+        for (int64_t first = 0; first < mel.rows; first += audio.window_frames) {
+            const auto n = static_cast<int>(std::min<int64_t>(audio.window_frames, mel.rows - first));
+            const int full = n / audio.chunk_frames, rest = n % audio.chunk_frames;
+            windows.push_back({static_cast<int>(clip), first, n, full + (rest > 0 ? 1 : 0),
+                               full * audio.chunk_positions() + Qwen3AsrConfig::Audio::positions(rest)});
+        }
+    }
+    return windows;
+}
+
+std::unique_ptr<EncoderPass> Qwen3AsrSession::build_encoder(int64_t n_chunks, int64_t n_windows,
+                                                            int64_t n_positions,
+                                                            std::vector<std::string> taps) {
+    const Qwen3AsrConfig::Audio& audio = config_.audio;
+    auto pass = std::make_unique<EncoderPass>(backend_, precision_, std::move(taps));
+    Graph& graph = pass->graph;
+    pass->layout = {n_chunks,
+                    n_windows,
+                    n_positions,
+                    graph.input(GGML_TYPE_F32, {audio.n_mels, audio.chunk_frames, n_chunks}),
+                    graph.input(GGML_TYPE_F32, {audio.d_model, n_positions * n_windows}),
+                    graph.input(GGML_TYPE_I64, {audio.chunk_positions() * n_chunks}),
+                    FrameMask(graph, n_positions, n_windows)};
+    pass->output = model_->projector(graph, model_->audio_tower(graph, pass->layout));
+    graph.output(pass->output);
+    graph.finish();
+    return pass;
+}
+
+void Qwen3AsrSession::run_encoder(EncoderPass& pass, const std::vector<MatrixView>& features,
+                                  const AudioWindow* windows, size_t n_windows) const {
+    const Qwen3AsrConfig::Audio& audio = config_.audio;
+    const AudioLayout& layout = pass.layout;
+    const size_t chunk_size = static_cast<size_t>(audio.n_mels) * static_cast<size_t>(audio.chunk_frames);
+    std::vector<float> mel(chunk_size * static_cast<size_t>(layout.n_chunks), 0.0f);
+    std::vector<int64_t> rows;
+    std::vector<int> lengths;
+    for (size_t w = 0; w < n_windows; ++w) {
+        const AudioWindow& window = windows[w];
+        const MatrixView& clip = features[static_cast<size_t>(window.clip)];
+        const size_t first_chunk = rows.size() / static_cast<size_t>(audio.chunk_positions());
+        std::copy_n(clip.values + window.first_frame * clip.columns, window.n_frames * clip.columns,
+                    &mel[first_chunk * chunk_size]);
+        for (int64_t i = 0; i < int64_t{window.n_chunks} * audio.chunk_positions(); ++i)
+            rows.push_back(static_cast<int64_t>(w) * layout.n_positions + i);
+        lengths.push_back(window.n_positions);
+    }
+    write(layout.mel, mel.data());
+    write(layout.rows, rows.data());
+    // Vectors of chunks that a window does not have are never looked at, but must be numbers.
+    ggml_backend_tensor_memset(layout.x, 0, 0, ggml_nbytes(layout.x));
+    layout.valid.set(lengths);
+    pass.graph.run();
+}
+
+std::shared_ptr<Encoded> Qwen3AsrSession::encode(const std::vector<MatrixView>& features) {
+    // A CPU's cores are busy with a few windows; more would only need more memory.
+    const size_t at_once = backend_.on_cpu() ? 8 : 64;
+    std::vector<AudioWindow> windows = windows_of(features);
+    // Windows of about the same length go together, so that little is computed on padding.
+    std::stable_sort(windows.begin(), windows.end(),
+                     [](const AudioWindow& a, const AudioWindow& b) { return a.n_chunks > b.n_chunks; });
+
+    const auto d = static_cast<size_t>(config_.text.d);
+    std::vector<std::shared_ptr<Matrix>> clips;
+    for (const MatrixView& mel : features) {
+        const auto n = static_cast<int>(mel.rows);
+        const int64_t rows = int64_t{n / config_.audio.chunk_frames} * config_.audio.chunk_positions() +
+                             Qwen3AsrConfig::Audio::positions(n % config_.audio.chunk_frames);
+        clips.push_back(std::make_shared<Matrix>(
+            Matrix{rows, config_.text.d, std::vector<float>(static_cast<size_t>(rows) * d)}));
+    }
+    std::vector<float> output;
+    for (size_t first = 0; first < windows.size(); first += at_once) {
+        const size_t n_windows = std::min(at_once, windows.size() - first);
+        int64_t n_chunks = 0;
+        for (size_t w = first; w < first + n_windows; ++w) n_chunks += windows[w].n_chunks;
+        const int64_t n_positions = int64_t{windows[first].n_chunks} * config_.audio.chunk_positions();
+        const AudioLayout* known = encoder_pass_ ? &encoder_pass_->layout : nullptr;
+        if (!known || known->n_chunks != n_chunks || known->n_windows != static_cast<int64_t>(n_windows) ||
+            known->n_positions != n_positions) {
+            encoder_pass_.reset();  // before the next one takes its memory
+            encoder_pass_ = build_encoder(n_chunks, static_cast<int64_t>(n_windows), n_positions, {});
+        }
+        run_encoder(*encoder_pass_, features, &windows[first], n_windows);
+        output.resize(static_cast<size_t>(ggml_nelements(encoder_pass_->output)));
+        read(encoder_pass_->output, output.data());
+        for (size_t w = 0; w < n_windows; ++w) {
+            const AudioWindow& window = windows[first + w];
+            const int64_t row =
+                window.first_frame / config_.audio.chunk_frames * config_.audio.chunk_positions();
+            std::copy_n(&output[w * static_cast<size_t>(n_positions) * d],
+                        static_cast<size_t>(window.n_positions) * d,
+                        &clips[static_cast<size_t>(window.clip)]->values[static_cast<size_t>(row) * d]);
+        }
+    }
+    return std::make_shared<Qwen3AsrEncoded>(std::vector<Clip>(clips.begin(), clips.end()));
+}
+
+std::map<std::string, Matrix> Qwen3AsrSession::encode_taps(const std::vector<MatrixView>& features,
+                                                           const std::vector<std::string>& names) {
+    const std::vector<AudioWindow> windows = windows_of(features);
+    int64_t n_chunks = 0, most = 0;
+    for (const AudioWindow& window : windows) {
+        n_chunks += window.n_chunks;
+        most = std::max<int64_t>(most, window.n_chunks);
+    }
+    auto pass = build_encoder(n_chunks, static_cast<int64_t>(windows.size()),
+                              most * config_.audio.chunk_positions(), names);
+    run_encoder(*pass, features, windows.data(), windows.size());
+    std::map<std::string, Matrix> taps = collect_taps(pass->graph, names);
+    for (auto& [name, matrix] : taps) {
+        if (name == "conv3") continue;  // all outputs of the chunks that went through the stem last
+        Matrix valid{0, matrix.columns, {}};
+        for (size_t w = 0; w < windows.size(); ++w) {
+            const auto begin =
+                matrix.values.begin() + static_cast<int64_t>(w) * pass->layout.n_positions * matrix.columns;
+            valid.values.insert(valid.values.end(), begin, begin + windows[w].n_positions * matrix.columns);
+            valid.rows += windows[w].n_positions;
+        }
+        matrix = std::move(valid);
+    }
+    return taps;
+}
+
+// --- decoder
+// ---------------------------------------------------------------------------------------------------
+
+/// n_windows with room for n_cells each; what they hold of earlier prompts stays where it can.
+void Qwen3AsrSession::prepare_cache(int n_windows, int n_cells) {
+    if (!cache_ || cache_->n_windows() < n_windows || cache_->n_cells() < n_cells) {
+        step_passes_.clear();
+        reading_pass_ = {};
+        held_.clear();
+        cache_.reset();
+        cache_ = std::make_unique<KvCache>(backend_, config_.n_text_layer,
+                                           config_.text.n_kv_head * config_.text.d_head, n_cells, n_windows,
+                                           kv_type_);
+    }
+    cache_->use(n_windows);
+    held_.resize(static_cast<size_t>(n_windows));
+}
+
+/// In the middle of a text: half as much room again.
+void Qwen3AsrSession::grow_cache() {
+    step_passes_.clear();
+    reading_pass_ = {};
+    cache_ = std::make_unique<KvCache>(backend_, *cache_, cache_->n_cells() + cache_->n_cells() / 2);
+}
+
+std::unique_ptr<DecoderPass> Qwen3AsrSession::build_decoder(const DecoderShape& s,
+                                                            std::vector<std::string> taps) {
+    auto pass = std::make_unique<DecoderPass>(backend_, precision_, std::move(taps));
+    Graph& graph = pass->graph;
+    ggml_context* ctx = graph.ctx();
+    const LanguageModel& lm = model_->language_model;
+    const int64_t rows = s.n_rows();
+
+    pass->tokens = graph.input(GGML_TYPE_I32, {rows});
+    pass->positions = graph.input(GGML_TYPE_I32, {rows});
+    pass->cells = graph.input(GGML_TYPE_I64, {rows});
+    if (s.masked) {
+        pass->mask = graph.input(GGML_TYPE_F16, {s.n_kv, s.n_tokens, 1, s.n_windows});
+    } else {
+        pass->lengths = graph.input(GGML_TYPE_I32, {s.n_windows});
+    }
+    const CausalContext context{s.n_tokens,  s.n_windows,     s.n_kv,     s.first,      cache_.get(),
+                                pass->cells, pass->positions, pass->mask, pass->lengths};
+
+    ggml_tensor* x = lm.token_embedding(graph, pass->tokens);  // [d, rows]
+    if (s.n_audio) {
+        pass->audio = graph.input(GGML_TYPE_F32, {config_.text.d, s.n_audio});
+        pass->audio_at = graph.input(GGML_TYPE_I64, {s.n_audio});
+        x = ggml_set_rows(ctx, x, pass->audio, pass->audio_at);
+    }
+    graph.tap("embeddings", x);
+    for (int i = 0; i < config_.n_text_layer; ++i) {
+        const CausalBlock& block = lm.blocks[static_cast<size_t>(i)];
+        x = block.attend(graph, x, context, i);
+        if (i == config_.n_text_layer - 1) {
+            graph.effect(x);
+            if (s.n_out == 0) break;  // keys and values are stored: nothing else is wanted
+            if (s.n_out < rows) {
+                pass->out_rows = graph.input(GGML_TYPE_I32, {s.n_out});
+                x = ggml_get_rows(ctx, x, pass->out_rows);
+            }
+        }
+        x = graph.tap("blocks." + std::to_string(i), block.feed_forward(graph, x));
+    }
+    if (s.n_out) {
+        pass->logits = graph.tap("logits", lm.output(graph, lm.norm(graph, x)));
+        graph.output(pass->logits);
+    }
+    graph.finish();
+    return pass;
+}
+
+/// Graphs that read prompts are large and seldom alike: the last one is kept. Those of steps are small and
+/// come again.
+DecoderPass& Qwen3AsrSession::decoder_pass(const DecoderShape& shape) {
+    constexpr size_t kMost = 32;
+    if (shape.n_audio || shape.n_tokens > 64) {
+        auto& [known, pass] = reading_pass_;
+        if (!pass || known.key() != shape.key()) {
+            pass.reset();
+            pass = build_decoder(shape, {});
+            known = shape;
+        }
+        return *pass;
+    }
+    auto found = step_passes_.find(shape);
+    if (found == step_passes_.end()) {
+        if (step_passes_.size() >= kMost) step_passes_.clear();
+        found = step_passes_.emplace(shape, build_decoder(shape, {})).first;
+    }
+    return *found->second;
+}
+
+/// Runs a pass whose book-keeping the cache has done; returns the logits, which live until the next pass.
+const float* Qwen3AsrSession::run_decoder(DecoderPass& pass, const Ids& tokens, const Ids& positions) {
+    write(pass.tokens, tokens.data());
+    write(pass.positions, positions.data());
+    write(pass.cells, cache_->cells().data());
+    if (pass.mask) write(pass.mask, cache_->mask().data());
+    if (pass.lengths) write(pass.lengths, cache_->lengths().data());
+    pass.graph.run();
+    if (!pass.logits) return nullptr;
+    if (ggml_backend_buffer_is_host(pass.logits->buffer)) return static_cast<float*>(pass.logits->data);
+    logits_.resize(static_cast<size_t>(ggml_nelements(pass.logits)));
+    read(pass.logits, logits_.data());
+    return logits_.data();
+}
+
+std::vector<Prompt> Qwen3AsrSession::check_prompts(Encoded& encoded, const std::vector<int>& windows,
+                                                   const std::vector<Ids>& prompts) const {
+    if (windows.size() != prompts.size()) {
+        throw OptionError("prompts: expected " + std::to_string(windows.size()) + ", one per window, found " +
+                          std::to_string(prompts.size()));
+    }
+    std::vector<Prompt> checked;
+    for (size_t i = 0; i < windows.size(); ++i) {
+        if (windows[i] < 0 || windows[i] >= encoded.batch()) {
+            throw OptionError("window: expected 0.." + std::to_string(encoded.batch() - 1) + ", found " +
+                              std::to_string(windows[i]));
+        }
+        const Ids& tokens = prompts[i];
+        if (tokens.empty() || tokens.size() > static_cast<size_t>(config_.n_ctx)) {
+            throw OptionError("prompts: expected 1.." + std::to_string(config_.n_ctx) + " tokens, found " +
+                              std::to_string(tokens.size()));
+        }
+        for (int32_t token : tokens) {
+            if (token >= 0 && token < config_.n_vocab) continue;
+            throw OptionError("prompts: expected ids below " + std::to_string(config_.n_vocab) + ", found " +
+                              std::to_string(token));
+        }
+        const Clip& clip = own(encoded).clips[static_cast<size_t>(windows[i])];
+        const auto n_pads = std::count(tokens.begin(), tokens.end(), config_.audio_pad);
+        if (n_pads != clip->rows) {
+            throw OptionError("prompts: expected the audio token " + std::to_string(config_.audio_pad) + " " +
+                              std::to_string(clip->rows) + " times, once per vector of the clip, found " +
+                              std::to_string(n_pads));
+        }
+        checked.push_back({clip, tokens, {}});
+    }
+    return checked;
+}
+
+/// Keeps what `window` has read of this prompt already, but nothing from the first wanted position on;
+/// returns how many tokens that is.
+int Qwen3AsrSession::rewind_to_common(const Prompt& prompt, int window) {
+    Held& held = held_[static_cast<size_t>(window)];
+    const bool same_clip = held.clip.lock() == prompt.clip;
+    const size_t most = std::min(held.tokens.size(), static_cast<size_t>(prompt.wanted.front()));
+    size_t n = 0;
+    while (n < most && held.tokens[n] == prompt.tokens[n] &&
+           (same_clip || prompt.tokens[n] != config_.audio_pad)) {
+        ++n;
+    }
+    held = {};
+    cache_->rewind(window, static_cast<int>(n));
+    return static_cast<int>(n);
+}
+
+/// Reads prompt i into window i of the cache, which must be large enough, and gives the logits of the wanted
+/// positions to `take`.
+void Qwen3AsrSession::read_prompts(const std::vector<Prompt>& prompts, const TakeRow& take) {
+    // One prompt keeps a CPU busy, and each reads only its own length then.
+    const auto n_windows = static_cast<int>(prompts.size());
+    const int at_once = backend_.on_cpu() ? 1 : n_windows;
+    for (int first = 0; first < n_windows; first += at_once)
+        read_run(prompts, first, std::min(at_once, n_windows - first), take);
+}
+
+void Qwen3AsrSession::read_run(const std::vector<Prompt>& prompts, int first, int n_windows,
+                               const TakeRow& take) {
+    // Rows of a pass: enough to keep the device busy; the mask grows with them.
+    const int most_rows = backend_.on_cpu() ? 1024 : 8192, most = std::max(64, most_rows / n_windows);
+    struct Reader {
+        const Prompt* prompt;
+        int at;             // tokens that have been read
+        int64_t audio_row;  // vectors that have been read
+        size_t wanted;      // positions that have been given
+        int left() const { return static_cast<int>(prompt->tokens.size()) - at; }
+    };
+    std::vector<Reader> readers;
+    for (int w = first; w < first + n_windows; ++w) {
+        const Prompt& prompt = prompts[static_cast<size_t>(w)];
+        const int at = rewind_to_common(prompt, w);
+        readers.push_back({&prompt, at,
+                           std::count(prompt.tokens.begin(), prompt.tokens.begin() + at, config_.audio_pad),
+                           0});
+    }
+    const auto longest = [&] {
+        return std::max_element(readers.begin(), readers.end(),
+                                [](const Reader& a, const Reader& b) { return a.left() < b.left(); })
+            ->left();
+    };
+    for (int n_tokens; (n_tokens = std::min(most, longest())) > 0;) {
+        std::vector<int> counts;
+        Ids tokens, positions, out_rows;
+        std::vector<int64_t> audio_at;
+        std::vector<float> audio;
+        std::vector<std::pair<size_t, size_t>> outputs;  // prompt, which of its wanted positions
+        for (size_t i = 0; i < readers.size(); ++i) {
+            Reader& reader = readers[i];
+            const Prompt& prompt = *reader.prompt;
+            counts.push_back(std::min(n_tokens, reader.left()));
+            for (int t = 0; t < n_tokens; ++t) {
+                const auto row = static_cast<int32_t>(tokens.size());
+                const int position = reader.at + t;
+                const int32_t token = t < counts[i] ? prompt.tokens[static_cast<size_t>(position)] : 0;
+                tokens.push_back(token);
+                positions.push_back(position);
+                if (t >= counts[i]) continue;
+                if (token == config_.audio_pad) {
+                    const float* vector =
+                        &prompt.clip->values[static_cast<size_t>(reader.audio_row++ * prompt.clip->columns)];
+                    audio.insert(audio.end(), vector, vector + prompt.clip->columns);
+                    audio_at.push_back(row);
+                }
+                if (reader.wanted < prompt.wanted.size() && prompt.wanted[reader.wanted] == position) {
+                    out_rows.push_back(row);
+                    outputs.emplace_back(static_cast<size_t>(first) + i, reader.wanted++);
+                }
+            }
+            reader.at += counts[i];
+        }
+        cache_->read(first, counts, n_tokens);
+        const DecoderShape shape{first,
+                                 n_windows,
+                                 n_tokens,
+                                 cache_->n_kv(),
+                                 static_cast<int>(audio_at.size()),
+                                 static_cast<int>(out_rows.size()),
+                                 n_tokens > 1 || !lengths_suffice_};
+        DecoderPass& pass = decoder_pass(shape);
+        if (pass.audio) {
+            write(pass.audio, audio.data());
+            write(pass.audio_at, audio_at.data());
+        }
+        if (pass.out_rows) write(pass.out_rows, out_rows.data());
+        const float* logits = run_decoder(pass, tokens, positions);
+        for (size_t i = 0; i < outputs.size(); ++i)
+            take(outputs[i].first, outputs[i].second, logits + static_cast<int64_t>(i) * pass.logits->ne[0]);
+    }
+    for (int w = first; w < first + n_windows; ++w) {
+        const Prompt& prompt = prompts[static_cast<size_t>(w)];
+        held_[static_cast<size_t>(w)] = {prompt.clip, prompt.tokens};
+    }
+}
+
+/// The decoder over the windows of a call, step by step.
+class Qwen3AsrSession::Steps final : public StepModel {
+   public:
+    Steps(Qwen3AsrSession& session, std::vector<Prompt> prompts, int n_rows, int max_tokens)
+        : session_(session), n_rows_(n_rows) {
+        int longest = 0;
+        for (Prompt& prompt : prompts) {
+            lengths_.push_back(static_cast<int>(prompt.tokens.size()));
+            longest = std::max(longest, lengths_.back());
+            prompt.wanted = {lengths_.back() - 1};
+        }
+        const int n_windows = static_cast<int>(prompts.size());
+        const int n_sampled = std::min(max_tokens, session.config_.n_ctx - longest + 1);
+        session.prepare_cache(n_windows, longest + n_rows * std::min(n_sampled, kFirstTokens));
+        prompt_logits_.resize(prompts.size() * static_cast<size_t>(n_vocab()));
+        session.read_prompts(prompts, [&](size_t w, size_t, const float* logits) {
+            std::copy_n(logits, n_vocab(), &prompt_logits_[w * static_cast<size_t>(n_vocab())]);
+        });
+    }
+
+    int64_t n_vocab() const override { return session_.config_.n_vocab; }
+    int room(int window) const override {
+        return session_.config_.n_ctx - lengths_[static_cast<size_t>(window)] + 1;
+    }
+    float* prompt_logits(int window) override { return &prompt_logits_[window * n_vocab()]; }
+    float* step_logits(int window, int index) override {
+        return const_cast<float*>(logits_) + (window * n_rows_ + index) * n_vocab();
+    }
+
+    void step(const std::vector<std::vector<Branch>>& branches) override {
+        if (!session_.cache_->has_room(n_rows_)) session_.grow_cache();
+        KvCache& cache = *session_.cache_;
+        cache.branch(branches, n_rows_);
+        Ids tokens, positions;
+        for (size_t w = 0; w < branches.size(); ++w) {
+            for (int r = 0; r < n_rows_; ++r) {
+                const bool live = r < static_cast<int>(branches[w].size());
+                tokens.push_back(live ? branches[w][static_cast<size_t>(r)].token : 0);
+                positions.push_back(std::min(lengths_[w] + n_sampled_, session_.config_.n_ctx - 1));
+            }
+        }
+        ++n_sampled_;
+        const int n_windows = static_cast<int>(branches.size());
+        logits_ = session_.run_decoder(
+            session_.decoder_pass({0, n_windows, n_rows_, cache.n_kv(), 0, n_windows * n_rows_,
+                                   n_rows_ > 1 || !session_.lengths_suffice_}),
+            tokens, positions);
+    }
+
+   private:
+    static constexpr int kFirstTokens = 256;  // that a cache has room for, before it has to grow
+
+    Qwen3AsrSession& session_;
+    int n_rows_;
+    int n_sampled_ = 0;
+    std::vector<int> lengths_;  // of the prompts
+    std::vector<float> prompt_logits_;
+    const float* logits_ = nullptr;
+};
+
+std::vector<Decoded> Qwen3AsrSession::decode(Encoded& encoded, const std::vector<int>& windows,
+                                             const std::vector<Ids>& prompts, const DecodeOptions& options,
+                                             const OnToken& on_token) {
+    if (config_.n_classes) throw UnsupportedModelError("this is a forced aligner: it does not transcribe");
+    options.check();
+    std::vector<Prompt> checked = check_prompts(encoded, windows, prompts);
+    if (checked.empty()) return {};
+    for (int32_t token : options.suppress) {
+        if (token >= 0 && token < config_.n_vocab) continue;
+        throw OptionError("suppress: expected ids below " + std::to_string(config_.n_vocab) + ", found " +
+                          std::to_string(token));
+    }
+    const LogitFilter filter = [&](const Ids&, float* logits) {
+        for (int32_t token : options.suppress) logits[token] = -INFINITY;
+    };
+    Steps steps(*this, std::move(checked), options.n_rows(), options.max_tokens);
+    return search(steps, static_cast<int>(windows.size()), config_.stop_tokens, filter, options, on_token);
+}
+
+std::vector<Matrix> Qwen3AsrSession::classify(Encoded& encoded, const std::vector<int>& windows,
+                                              const std::vector<Ids>& prompts,
+                                              const std::vector<std::vector<int>>& positions) {
+    if (!config_.n_classes) throw UnsupportedModelError("this model has no classes: it is no forced aligner");
+    std::vector<Prompt> checked = check_prompts(encoded, windows, prompts);
+    if (positions.size() != prompts.size()) {
+        throw OptionError("positions: expected " + std::to_string(prompts.size()) +
+                          ", one list per prompt, found " + std::to_string(positions.size()));
+    }
+    std::vector<Matrix> results;
+    for (size_t i = 0; i < checked.size(); ++i) {
+        const auto n_tokens = static_cast<int>(checked[i].tokens.size());
+        int least = 0;
+        for (int position : positions[i]) {
+            if (position < least || position >= n_tokens) {
+                throw OptionError("positions: expected ascending places below " + std::to_string(n_tokens) +
+                                  ", found " + std::to_string(position));
+            }
+            least = position + 1;
+        }
+        results.push_back({static_cast<int64_t>(positions[i].size()), config_.n_classes, {}});
+        checked[i].wanted = positions[i];
+        if (positions[i].empty()) continue;
+        // One at a time: their logits are needed once, and a cache for one is enough.
+        const std::vector<Prompt> one = {checked[i]};
+        prepare_cache(1, n_tokens);
+        read_prompts(one, [&](size_t, size_t, const float* logits) {
+            results[i].values.insert(results[i].values.end(), logits, logits + config_.n_classes);
+        });
+    }
+    return results;
+}
+
+std::map<std::string, Matrix> Qwen3AsrSession::decode_taps(Encoded& encoded, int window, const Ids& tokens,
+                                                           const std::vector<std::string>& names) {
+    const Prompt prompt = check_prompts(encoded, {window}, {tokens})[0];
+    const int n_tokens = static_cast<int>(tokens.size());
+    prepare_cache(1, n_tokens);
+    cache_->reset(1);
+    held_.assign(1, {});
+    cache_->read(0, {n_tokens}, n_tokens);
+    const auto n_audio = static_cast<int>(prompt.clip->rows);
+    auto pass = build_decoder({0, 1, n_tokens, cache_->n_kv(), n_audio, n_tokens, true}, names);
+    Ids positions(tokens.size());
+    std::iota(positions.begin(), positions.end(), 0);
+    std::vector<int64_t> audio_at;
+    for (size_t t = 0; t < tokens.size(); ++t) {
+        if (tokens[t] == config_.audio_pad) audio_at.push_back(static_cast<int64_t>(t));
+    }
+    if (pass->audio) {
+        write(pass->audio, prompt.clip->values.data());
+        write(pass->audio_at, audio_at.data());
+    }
+    run_decoder(*pass, tokens, positions);
+    return collect_taps(pass->graph, names);
+}
+
+}  // namespace
+
+std::unique_ptr<Session> Qwen3AsrModel::session() const {
+    auto self = std::static_pointer_cast<const Qwen3AsrModel>(shared_from_this());
+    return std::make_unique<Qwen3AsrSession>(std::move(self), store_->device());
+}
+
+}  // namespace rustasr
