@@ -149,7 +149,7 @@ def _fetch(
         folder = hub_fetch.from_hub(row, root)
     except ModelNotFoundError as error:
         raise ModelNotFoundError("; ".join([*failures, str(error)])) from error
-    _convert(folder, target, qtype, row.repository, progress)
+    _convert(folder, target, qtype, row.origin, progress)
 
 
 def _convert(
@@ -234,8 +234,9 @@ def resolve(
     """The GGUF that a model argument means; fetched or converted into the cache when need be.
 
     `model`: a registry name, or a path to a `.gguf`, a Hugging Face or CTranslate2 folder, a whisper.cpp
-    `.bin` or an OpenAI `.pt`. A bare registry name is never a path: write "./whisper-base" for a folder of
-    that name. `weights` insists on a kind of source: "safetensors" or "gguf".
+    `.bin`, an OpenAI `.pt`, a GigaAM `.ckpt` or a NeMo `.nemo`. A bare registry name is never a path: write
+    "./whisper-base" for a folder of that name. `weights` insists on a kind of source: "safetensors" or
+    "gguf".
     """
     if weights not in WEIGHTS:
         raise OptionError(f"weights is {weights!r}, expected one of {', '.join(WEIGHTS)}")

@@ -25,7 +25,7 @@ def by_hand(row: ModelInfo, root: Path) -> str:
     """How a user brings the files without a connection from here."""
     return (
         f"To bring it by hand: on a machine with a connection, fetch {', '.join(row.files)} of the "
-        f"repository {row.repository} into one folder, copy the folder here and name it as the model; or "
+        f"repository {row.origin} into one folder, copy the folder here and name it as the model; or "
         f"copy a converted file to {root / (row.name + '-q8_0.gguf')}"
     )
 
@@ -35,16 +35,16 @@ def from_hub(row: ModelInfo, root: Path) -> Path:
     from huggingface_hub import snapshot_download
 
     try:
-        folder = snapshot_download(row.repository, allow_patterns=list(row.files))
+        folder = snapshot_download(row.repository, revision=row.revision, allow_patterns=list(row.files))
     except Exception as error:  # its errors come from several HTTP libraries; all mean: not fetched
         reason = str(error).strip().split("\n")[0][:300] or type(error).__name__
         raise ModelNotFoundError(
-            f"{row.name}: {row.repository} could not be fetched from the model hub ({reason}). "
+            f"{row.name}: {row.origin} could not be fetched from the model hub ({reason}). "
             f"{by_hand(row, root)}"
         ) from error
     missing = [name for name in row.files if not (Path(folder) / name).is_file()]
     if missing:
-        raise ModelNotFoundError(f"{row.name}: the repository {row.repository} has no {', '.join(missing)}")
+        raise ModelNotFoundError(f"{row.name}: the repository {row.origin} has no {', '.join(missing)}")
     return Path(folder)
 
 

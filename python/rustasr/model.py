@@ -68,9 +68,10 @@ def load_model(
     """Loads a model, fetching and converting it first where needed.
 
     `name_or_path`: a registry name ("whisper-base"), a `.gguf`, a Hugging Face or CTranslate2 folder, a
-    whisper.cpp `.bin` or an OpenAI `.pt`; None means the default model. `device`: "auto", "cpu", or a name
-    from `rustasr devices`. `threads`: 0 means one per physical core. `weights`: "auto", "safetensors" or
-    "gguf". `quant`: the type of the weights ("q8_0"), for names and for sources that are converted.
+    whisper.cpp `.bin`, an OpenAI `.pt`, a GigaAM `.ckpt` or a NeMo `.nemo`; None means the default model.
+    `device`: "auto", "cpu", or a name from `rustasr devices`. `threads`: 0 means one per physical core.
+    `weights`: "auto", "safetensors" or "gguf". `quant`: the type of the weights ("q8_0"), for names and for
+    sources that are converted.
     `progress(done, total, what)` follows downloads and conversions.
 
     Raises ModelNotFoundError, ModelFileError, UnsupportedModelError, ChecksumError, DeviceError, OptionError.

@@ -38,7 +38,8 @@ class PackageArchive:
 
 @dataclass(frozen=True)
 class ModelInfo:
-    """A registry row. Sizes: `parameters` in weights, `download_bytes` of the upstream weight files."""
+    """A registry row. `parameters` counts weights; `revision` is the branch where not the repository's main
+    one holds the files."""
 
     name: str
     model_type: ModelType
@@ -47,9 +48,15 @@ class ModelInfo:
     languages: tuple[str, ...]
     license: str
     parameters: int
+    revision: str | None = None
     known_sha256: tuple[str, ...] = ()
     packages: tuple[PackageArchive, ...] = ()
     package_weights_sha256: str | None = None
+
+    @property
+    def origin(self) -> str:
+        """Repository, and branch where it needs one: "ai-sage/GigaAM-v3@ctc"."""
+        return f"{self.repository}@{self.revision}" if self.revision else self.repository
 
     @property
     def multilingual(self) -> bool:
@@ -58,10 +65,19 @@ class ModelInfo:
 
 
 _WHISPER_FILES = ("config.json", "generation_config.json", "model.safetensors", "tokenizer.json")
+_GIGAAM_FILES = ("config.json", "pytorch_model.bin")
 _ALL_99 = LANGUAGES[:99]
 _ENGLISH = ("en",)
 # "Whisper's code and model weights are released under the MIT License": README of openai/whisper.
 _WHISPER_LICENSE = "MIT"
+
+# "MIT": front matter of ai-sage/GigaAM-v3; LICENSE of salute-developers/GigaAM.
+_GIGAAM_LICENSE = "MIT"
+# "Governing Terms: CC-BY-4.0": model cards of nvidia/parakeet-*.
+_PARAKEET_LICENSE = "CC-BY-4.0"
+_RUSSIAN = ("ru",)
+# Model card of nvidia/parakeet-tdt-0.6b-v3.
+_EUROPEAN = tuple("bg hr cs da nl en et fi fr de el hu it lv lt mt pl pt ro ru sk sl es sv uk".split())
 
 _TINY_EN_CT2 = "1a5afae06a4db91c975c9a9d78be5cc110ee4ea022ad57d55492e4550e936b2a"
 _BASE_CT2 = "d01c3014881c9c6f3133c182f3d2887eb6ca1c789a7538c5c007196857a0a6a9"
@@ -119,6 +135,36 @@ def _whisper(
         known_sha256=(openai_sha256, *other_sha256),
         packages=packages,
         package_weights_sha256=package_weights_sha256,
+    )
+
+
+def _gigaam(
+    variant: str, parameters: int, *, tokenizer: bool = False, known_sha256: tuple[str, ...] = ()
+) -> ModelInfo:
+    """GigaAM v3: one repository with a branch per variant."""
+    return ModelInfo(
+        name=f"gigaam-v3-{variant}",
+        model_type=ModelType.GIGAAM,
+        repository="ai-sage/GigaAM-v3",
+        files=(*_GIGAAM_FILES, "tokenizer.model") if tokenizer else _GIGAAM_FILES,
+        languages=_RUSSIAN,
+        license=_GIGAAM_LICENSE,
+        parameters=parameters,
+        revision=variant.replace("-", "_"),
+        known_sha256=known_sha256,
+    )
+
+
+def _parakeet(variant: str, parameters: int, languages: tuple[str, ...] = _ENGLISH) -> ModelInfo:
+    """Parakeet: NVIDIA publishes each as a `.nemo`."""
+    return ModelInfo(
+        name=f"parakeet-{variant}",
+        model_type=ModelType.PARAKEET,
+        repository=f"nvidia/parakeet-{variant}",
+        files=(f"parakeet-{variant}.nemo",),
+        languages=languages,
+        license=_PARAKEET_LICENSE,
+        parameters=parameters,
     )
 
 
@@ -181,11 +227,33 @@ MODELS: tuple[ModelInfo, ...] = (
         "aff26ae408abcba5fbf8813c21e62b0941638c5f6eebfb145be0c9839262a19a",
         languages=LANGUAGES,
     ),
+    _gigaam("ctc", 220_707_874),
+    _gigaam("rnnt", 221_874_082),
+    # sha256 of the two pytorch_model.bin: the repository's own (git LFS), commits cec030b4 and 7655ad71.
+    _gigaam(
+        "e2e-ctc",
+        220_879_361,
+        tokenizer=True,
+        known_sha256=("9801f83ef3979779982c4f83ec1c234d7571e8c1a5aa2bfc0b09ceb97a16cd75",),
+    ),
+    _gigaam(
+        "e2e-rnnt",
+        222_509_313,
+        tokenizer=True,
+        known_sha256=("afc6dcbae8320ea56f2cddebc0f13fbf62c9d59b6ddcad899782623c8610826a",),
+    ),
+    _parakeet("tdt-0.6b-v3", 627_008_134, _EUROPEAN),
+    _parakeet("tdt-0.6b-v2", 617_825_926),
+    # Counted from the layout with biases; the files' own configuration has the last word.
+    _parakeet("ctc-0.6b", 608_799_745),
+    _parakeet("ctc-1.1b", 1_062_540_289),
+    _parakeet("rnnt-0.6b", 616_692_225),
 )
 
 ALIASES = {"whisper-large": "whisper-large-v3", "whisper-turbo": "whisper-large-v3-turbo"}
 DEFAULT_MODEL = "whisper-base"
 SMALL_DEFAULT_MODEL = "whisper-tiny.en"
+_SUFFIXES = (".gguf", ".bin", ".pt", ".safetensors", ".ckpt", ".nemo")
 _BY_NAME = {row.name: row for row in MODELS}
 
 
@@ -202,11 +270,18 @@ def get(name: str) -> ModelInfo:
         return row
     import difflib
 
-    if "/" in name or "\\" in name or name.endswith((".gguf", ".bin", ".pt", ".safetensors")):
+    if "/" in name or "\\" in name or name.endswith(_SUFFIXES):
         raise ModelNotFoundError(f"{name}: no such file or folder")
     close = difflib.get_close_matches(name.lower(), _BY_NAME, n=3, cutoff=0.5)
     hint = f"did you mean {', '.join(close)}?" if close else f"known: {', '.join(_BY_NAME)}"
     raise ModelNotFoundError(f"no model is called {name!r}, and no such file or folder exists; {hint}")
+
+
+def published(name: str, parameters: int) -> ModelInfo | None:
+    """The row called `name`, if a checkpoint of so many parameters can be it: within 1 %, which tells a model
+    from a smaller one of the same name and leaves room for how biases are counted."""
+    row = find(name)
+    return row if row is not None and abs(row.parameters - parameters) <= row.parameters // 100 else None
 
 
 def by_sha256(digest: str) -> ModelInfo | None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import struct
 import zipfile
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -121,6 +122,22 @@ class Pickle:
             for key, item in value.items():
                 self.add(key).add(item)
             self.data += b"u"
+        elif isinstance(value, list):
+            self.data += b"]("
+            for item in value:
+                self.add(item)
+            self.data += b"e"
+        elif value is None:
+            self.data += b"N"
+        elif isinstance(value, float):
+            self.data += b"G" + struct.pack(">d", value)
+        elif isinstance(value, Named):
+            self.data += f"c{value.module}\n{value.name}\n".encode()
+        elif isinstance(value, Made):
+            self.add(value.kind)
+            self.data += b")\x81"
+            self.add(value.state)
+            self.data += b"b"
         elif isinstance(value, tuple):
             self.data += b"("
             for item in value:
@@ -156,6 +173,22 @@ class Call:
         self.module, self.name, self.arguments = module, name, arguments
 
 
+@dataclass(frozen=True)
+class Named:
+    """A global that is only mentioned."""
+
+    module: str
+    name: str
+
+
+@dataclass(frozen=True)
+class Made:
+    """An object made without its constructor, then given its attributes."""
+
+    kind: Named
+    state: Any
+
+
 class Stored:
     """A storage by key."""
 
@@ -165,7 +198,8 @@ class Stored:
 
 def torch_tensor(value: Array, key: str) -> Call:
     """The call that rebuilds a contiguous tensor from storage `key`."""
-    kind = {"float16": "HalfStorage", "float32": "FloatStorage"}[str(value.dtype)]
+    kinds = {"float16": "HalfStorage", "float32": "FloatStorage", "int64": "LongStorage"}
+    kind = kinds[str(value.dtype)]
     strides = tuple(step // value.itemsize for step in np.ascontiguousarray(value).strides)
     hooks = Call("collections", "OrderedDict")
     stored = Stored(kind, key, value.size)

@@ -22,7 +22,7 @@ from rustasr.cli.tables import size
     "--tokenizer",
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help="tokenizer.json, for sources that carry none.",
+    help="tokenizer.json, or a SentencePiece .model, for sources that carry none.",
 )
 @click.option("--force", is_flag=True, help="Overwrite FILE.")
 @click.option("--progress/--no-progress", default=None, help="Progress bar; default: on a terminal.")
@@ -38,8 +38,9 @@ def command(
 ) -> None:
     """Make one self-contained GGUF from a model in another format.
 
-    SOURCE is a Hugging Face directory (safetensors), a CTranslate2 directory (faster-whisper's), an OpenAI
-    .pt or a whisper.cpp .bin. The GGUF holds weights, front end, tokenizer, languages and licence.
+    SOURCE is a Hugging Face directory (Whisper, GigaAM, Parakeet), a CTranslate2 directory
+    (faster-whisper's), an OpenAI .pt, a whisper.cpp .bin, a GigaAM .ckpt or a NeMo .nemo (Parakeet). The
+    GGUF holds weights, front end, tokenizer, languages and licence.
     `rustasr transcribe` converts such a model by itself, once, into a cache.
 
     \b
@@ -48,6 +49,8 @@ def command(
       rustasr convert faster-whisper-base/ -o base-q8.gguf --qtype q8_0
       rustasr convert tiny.en.pt -o tiny.en.gguf
       rustasr convert ggml-base.bin -o base.gguf --qtype f16
+      rustasr convert v3_e2e_rnnt.ckpt -o gigaam.gguf --tokenizer v3_e2e_rnnt_tokenizer.model
+      rustasr convert parakeet-tdt-0.6b-v3.nemo -o parakeet.gguf --qtype q8_0
     """
     from rustasr.convert import convert
 

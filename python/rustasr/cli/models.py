@@ -89,7 +89,7 @@ def list_models(root: Path | None, as_json: bool) -> None:
 
 def _registry_row(row: ModelInfo) -> tuple[object, ...]:
     languages = str(len(row.languages)) if row.multilingual else row.languages[0]
-    source = f"{row.repository}, package index" if row.packages else row.repository
+    source = f"{row.origin}, package index" if row.packages else row.origin
     # A q8_0 block holds 32 weights in 34 bytes.
     sizes = (size(2 * row.parameters), size(row.parameters * 34 / 32))
     return (

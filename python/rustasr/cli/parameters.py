@@ -51,7 +51,8 @@ def model_options(command: Command) -> Command:
                 "-m",
                 metavar="MODEL",
                 help="Registry name (`rustasr models list`), .gguf, Hugging Face or CTranslate2 directory, "
-                "OpenAI .pt or whisper.cpp .bin. Default: the small Whisper that is installed.",
+                "OpenAI .pt, whisper.cpp .bin, GigaAM .ckpt or NeMo .nemo. Default: the small Whisper that "
+                "is installed.",
             ),
             click.option(
                 "--model-type",

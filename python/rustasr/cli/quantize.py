@@ -45,7 +45,8 @@ def command(
 
     Biases, norms, positions and the front end stay f32. A tensor whose rows do not fill whole blocks takes
     the next wider type; in a q4_0 file the decoder of a small model (rows of at most 512) stays q8_0,
-    because four bits cost it too many words. The report says so; --tensor-type has the last word.
+    because four bits cost it too many words, and the prediction network of a transducer stays f16 in every
+    quantised file. The report says so; --tensor-type has the last word.
 
     \b
     Examples:

@@ -207,7 +207,7 @@ def _release(config: Config, source: Source, parameters: int) -> str | None:
     named = config.value("model_name", None)
     for text in (str(named), source.found.label):
         short = text.lower().rpartition("/")[2].removesuffix(".ckpt").removeprefix("gigaam-")
-        row = registry.find("gigaam-" + short.replace("_", "-"))
-        if row is not None and row.parameters == parameters:
+        row = registry.published("gigaam-" + short.replace("_", "-"), parameters)
+        if row is not None:
             return row.name
     return None

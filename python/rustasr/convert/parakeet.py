@@ -361,5 +361,5 @@ def _renamed(name: str, heads: dict[str, str]) -> str:
 def _release(source: Source, parameters: int) -> str | None:
     """The registry name of a published model: the file or repository is called so and has its size."""
     short = re.sub(r"\.nemo$", "", source.found.label.lower().rpartition("/")[2])
-    row = registry.find(short)
-    return row.name if row is not None and row.parameters == parameters else None
+    row = registry.published(short, parameters)
+    return row.name if row is not None else None
