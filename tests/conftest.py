@@ -142,12 +142,16 @@ MICRO = {
     ("gigaam-micro-e2e-rnnt", "ckpt"): "gigaam_micro_e2e_rnnt.ckpt",
     ("parakeet-micro-tdt", "nemo"): "parakeet-micro-tdt.nemo",
     ("parakeet-micro-tdt", "hf"): "hf",
+    ("qwen3-asr-micro", "original"): "original",
+    ("qwen3-asr-micro", "hf"): "hf",
+    ("forced-aligner-micro", "original"): "original",
+    ("forced-aligner-micro", "hf"): "hf",
 }
 
 
 @pytest.fixture(scope="session")
 def shared_micro() -> Path:
-    """The folder of small trained GigaAM and Parakeet checkpoints; without one the test is skipped."""
+    """The folder of small trained checkpoints; without one the test is skipped."""
     path = Path(os.environ.get("RUSTASR_SHARED_MICRO", ROOT.parent / "shared" / "micro"))
     if not (path / "README.md").exists():
         pytest.skip(f"no checkpoints at {path} (RUSTASR_SHARED_MICRO names another folder)")
@@ -158,7 +162,7 @@ def shared_micro() -> Path:
 def micro_gguf(shared_micro: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
     """`micro_gguf("parakeet-micro-tdt", "q8_0")`: a small checkpoint as a GGUF, converted once per session.
 
-    `layout` is "ckpt" (GigaAM), "nemo" (Parakeet) or "hf"; the default is the family's own, not "hf".
+    `layout` is "ckpt" (GigaAM), "nemo" (Parakeet), "original" (Qwen) or "hf"; the default is not "hf".
     """
     out = tmp_path_factory.mktemp("micro")
 

@@ -55,6 +55,11 @@ KEPT_WIDER = (
     # The prediction network of a transducer and its side of the joint: an LSTM carries the error of every
     # step into all later ones, and they are 2 % of the weights, read a token at a time.
     KeptWider(re.compile(r"^(prediction\.|joint\.(pred|out)\.)"), ("q8_0", "q6_k", "q4_0"), "f16", 1 << 31),
+    # The audio encoder of Qwen3-ASR: with fewer than eight bits the text after it runs into endless loops or
+    # stays empty, a step rather than a slope in the error rate (CrispASR, PERFORMANCE.md #218 and #240).
+    KeptWider(re.compile(r"^(audio_tower|projector)\."), ("q6_k", "q4_0"), "q8_0", 1 << 31),
+    # Its token embedding is the output matrix too: as llama.cpp's Q4_0 files have it.
+    KeptWider(re.compile(r"^language_model\.token_embedding\."), ("q4_0",), "q6_k", 1 << 31),
 )
 _SLOW = ("q6_k", "q4_0", "q8_0")
 _CHUNK_VALUES = 1 << 20  # rows are encoded about this many values at a time: a few MB of scratch

@@ -23,7 +23,8 @@ _SUFFIXES = (".gguf", ".bin", ".pt", ".safetensors", ".ckpt", ".nemo")
 _GENERIC = ("model.bin", "pytorch_model.bin")
 _SIDE_FILES = (
     "config.json", "generation_config.json", "processor_config.json", "preprocessor_config.json",
-    "tokenizer.json", "vocab.json", "added_tokens.json", "tokenizer.model",
+    "tokenizer.json", "vocab.json", "added_tokens.json", "merges.txt", "tokenizer_config.json",
+    "tokenizer.model",
 )  # fmt: skip
 
 # Which family a source belongs to: by its format, by config.json's model_type, or by what a torch archive
@@ -35,6 +36,7 @@ _BY_MODEL_TYPE = {
     "parakeet_ctc": "parakeet",
     "parakeet_rnnt": "parakeet",
     "parakeet_tdt": "parakeet",
+    "qwen3_asr": "qwen3_asr",
 }
 _BY_ARCHIVE_KEYS = {"whisper": ("dims", "model_state_dict"), "gigaam": ("cfg", "state_dict")}
 

@@ -269,7 +269,7 @@ def metadata(source: WhisperSource, vocabulary: WhisperVocabulary) -> tuple[Meta
     suppress, begin_suppress = suppressed_tokens(tokenizer, special)
     multilingual = is_multilingual(dims, vocabulary)
     result: Metadata = {
-        **_frontend(dims.n_mels),
+        **frontend_metadata(dims.n_mels),
         "tokenizer.huggingface.json": Field("str", tokenizer),
     }
     for entry in fields(dims):
@@ -285,7 +285,7 @@ def metadata(source: WhisperSource, vocabulary: WhisperVocabulary) -> tuple[Meta
     return result, warnings
 
 
-def _frontend(n_mels: int) -> Metadata:
+def frontend_metadata(n_mels: int) -> Metadata:
     """openai-whisper's audio.py as numbers."""
     return {
         "frontend.sample_rate": Field("u32", SAMPLE_RATE),

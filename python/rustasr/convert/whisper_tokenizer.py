@@ -105,7 +105,7 @@ def read_tokenizer(path: Path, n_vocab: int) -> WhisperVocabulary:
                 return read_tokenizer(path / name, n_vocab)
         raise ModelFileError(f"{path}: expected tokenizer.json or vocab.json in this folder, found neither")
     if path.suffix == ".tiktoken":
-        return from_tokens(_read_ranks(path), n_vocab, str(path))
+        return from_tokens(read_ranks(path), n_vocab, str(path))
     data = _read_json(path)
     if isinstance(data.get("model"), dict):
         added = data.get("added_tokens")
@@ -139,7 +139,7 @@ def _read_json(path: Path) -> dict[str, Any]:
     return data
 
 
-def _read_ranks(path: Path) -> list[bytes]:
+def read_ranks(path: Path) -> list[bytes]:
     """The tokens of a tiktoken file: lines "base64 rank", ranks ascending from 0."""
     tokens: list[bytes] = []
     for number, line in enumerate(path.read_bytes().splitlines(), 1):
