@@ -16,72 +16,41 @@ RUSTASR_INLINE V pair_up(V first, V second) {
     return _mm512_castsi512_ps(_mm512_permutexvar_epi16(order, halves));
 }
 
-RUSTASR_INLINE V dot(V acc, V a, V b) { return _mm512_dpbf16_ps(acc, (__m512bh)a, (__m512bh)b); }
+// As FloatProduct, a lane holding a pair: two elements of the head for the scores, two keys for the weighted
+// sum.
+struct BfloatProduct {
+    static constexpr int kPair = 2;
 
-// As FloatDot, each float of a packed operand holding a pair: two elements of the head for the scores, two
-// keys for the weighted sum.
-struct BfloatDot {
-    // [D / 2][rows]
-    static void pack_queries(float* q, int64_t dim, int64_t width) {
+    static RUSTASR_INLINE V madd(V a, V b, V sum) { return _mm512_dpbf16_ps(sum, (__m512bh)a, (__m512bh)b); }
+
+    // [dim / 2][width]
+    static void pack_rows(float* rows, int64_t dim, int64_t width) {
         for (int64_t d = 0; d < dim; d += 2) {
             for (int64_t n = 0; n < width; n += W) {
-                const V pair = pair_up(Simd::load(q + d * width + n), Simd::load(q + (d + 1) * width + n));
-                Simd::store(q + d / 2 * width + n, pair);
+                const V pair =
+                    pair_up(Simd::load(rows + d * width + n), Simd::load(rows + (d + 1) * width + n));
+                Simd::store(rows + d / 2 * width + n, pair);
             }
         }
     }
-    // [key][round_up(D, 16) / 2]
+
     template <Element kType>
-    static RUSTASR_INLINE void pack_key(const char* row, int64_t dim, float* keys, int64_t key) {
-        float* dst = keys + key * (round_up(dim, 16) / 2);
+    static RUSTASR_INLINE void pack_broadcast(const char* row, int64_t dim, float* packed) {
         for (int64_t d = 0; d < dim; d += W) {
             const char* p = row + d * element_size(kType);
             const V x = d + W <= dim ? load_as<kType>(p) : load_part_as<kType>(p, dim - d);
             const __m256i half = (__m256i)_mm512_cvtneps_pbh(x);
-            _mm256_storeu_si256(reinterpret_cast<__m256i*>(dst + d / 2), half);
+            _mm256_storeu_si256(reinterpret_cast<__m256i*>(packed + d / 2), half);
         }
     }
-    // [D / kBlock][key / 2][kBlock]; what lies behind the rows is read but not kept
+
+    // [dim / kBlock][key / 2][kBlock]; what lies behind the rows is read but not kept
     static RUSTASR_INLINE void pack_values(const float* row0, const float* row1, int64_t dim, float* values,
                                            int64_t key) {
         for (int64_t d = 0; d < dim; d += 8) {
             const __m512i pairs = _mm512_castps_si512(pair_up(Simd::load(row0 + d), Simd::load(row1 + d)));
             float* dst = values + d * kTileKeys + key / 2 * kBlock;
             _mm256_storeu_si256(reinterpret_cast<__m256i*>(dst), _mm512_castsi512_si256(pairs));
-        }
-    }
-
-    template <int N>
-    static RUSTASR_INLINE void scores(const float* q, const float* keys, int64_t key, int64_t dim,
-                                      float* scores, float* best) {
-        const int64_t stride = round_up(dim, 16) / 2;
-        const float* k = keys + key * stride;
-        V acc[kBlock][N];
-        RUSTASR_UNROLL
-        for (int i = 0; i < kBlock; i++) {
-            RUSTASR_UNROLL
-            for (int n = 0; n < N; n++) acc[i][n] = Simd::zero();
-        }
-        for (int64_t d = 0; d < dim / 2; d++) {
-            V qv[N];
-            RUSTASR_UNROLL
-            for (int n = 0; n < N; n++) qv[n] = Simd::load(q + (d * N + n) * W);
-            RUSTASR_UNROLL
-            for (int i = 0; i < kBlock; i++) {
-                const V kv = Simd::set1(k[i * stride + d]);
-                RUSTASR_UNROLL
-                for (int n = 0; n < N; n++) acc[i][n] = dot(acc[i][n], qv[n], kv);
-            }
-        }
-        RUSTASR_UNROLL
-        for (int n = 0; n < N; n++) {
-            V m = Simd::load(best + n * W);
-            RUSTASR_UNROLL
-            for (int i = 0; i < kBlock; i++) {
-                Simd::store(scores + (i * N + n) * W, acc[i][n]);
-                m = Simd::max(m, acc[i][n]);
-            }
-            Simd::store(best + n * W, m);
         }
     }
 
@@ -97,56 +66,15 @@ struct BfloatDot {
                 j + 1 < n_keys ? Simd::exp2_short(Simd::sub(Simd::load(s + stride), best)) : Simd::zero();
             const V pair = pair_up(p0, p1);
             Simd::store(scores + j / 2 * stride, pair);
-            sum = dot(sum, pair, ones);
+            sum = madd(pair, ones, sum);
         }
         return sum;
     }
-
-    template <int N>
-    static RUSTASR_INLINE void accumulate(const float* weights, const float* values, int64_t n_keys,
-                                          const float* alpha, float* out) {
-        V acc[kBlock][N];
-        RUSTASR_UNROLL
-        for (int n = 0; n < N; n++) {
-            const V a = Simd::load(alpha + n * W);
-            RUSTASR_UNROLL
-            for (int i = 0; i < kBlock; i++) acc[i][n] = Simd::mul(Simd::load(out + (i * N + n) * W), a);
-        }
-        for (int64_t j = 0; j < (n_keys + 1) / 2; j++) {
-            V p[N];
-            RUSTASR_UNROLL
-            for (int n = 0; n < N; n++) p[n] = Simd::load(weights + (j * N + n) * W);
-            RUSTASR_UNROLL
-            for (int i = 0; i < kBlock; i++) {
-                const V v = Simd::set1(values[j * kBlock + i]);
-                RUSTASR_UNROLL
-                for (int n = 0; n < N; n++) acc[i][n] = dot(acc[i][n], p[n], v);
-            }
-        }
-        RUSTASR_UNROLL
-        for (int n = 0; n < N; n++) {
-            RUSTASR_UNROLL
-            for (int i = 0; i < kBlock; i++) Simd::store(out + (i * N + n) * W, acc[i][n]);
-        }
-    }
 };
 
-// F32 scores, BF16 weighted sums.
-struct MixedDot : BfloatDot {
-    static void pack_queries(float*, int64_t, int64_t) {}
-    template <Element kType>
-    static RUSTASR_INLINE void pack_key(const char* row, int64_t dim, float* keys, int64_t key) {
-        FloatDot::pack_key<kType>(row, dim, keys, key);
-    }
-    template <int N>
-    static RUSTASR_INLINE void scores(const float* q, const float* keys, int64_t key, int64_t dim,
-                                      float* scores, float* best) {
-        FloatDot::scores<N>(q, keys, key, dim, scores, best);
-    }
-};
-
-size_t scratch_bytes(int64_t head_dim) {
-    const size_t wide = wide_scratch_bytes(head_dim), few = attention_form_avx512().scratch_bytes(head_dim);
+size_t scratch_bytes(int64_t head_dim, bool positions) {
+    const size_t wide = wide_scratch_bytes(head_dim, positions);
+    const size_t few = attention_form_avx512().scratch_bytes(head_dim, positions);
     return wide > few ? wide : few;
 }
 
@@ -155,8 +83,9 @@ size_t scratch_bytes(int64_t head_dim) {
 const AttentionForm& attention_form_avx512bf16() {
     const AttentionForm& exact = attention_form_avx512();
     static const AttentionForm form = {
-        "avx512bf16",  exact.narrow_rows,      kTiles * kTileRows, kTileRows,
-        scratch_bytes, attend_wide<BfloatDot>, exact.narrow,
+        "avx512bf16", exact.narrow_rows, kTiles * kTileRows,
+        kTileRows,    scratch_bytes,     attend_wide<BfloatProduct, BfloatProduct>,
+        exact.narrow,
     };
     return form;
 }
@@ -164,8 +93,9 @@ const AttentionForm& attention_form_avx512bf16() {
 const AttentionForm& attention_form_avx512bf16_mixed() {
     const AttentionForm& exact = attention_form_avx512();
     static const AttentionForm form = {
-        "avx512bf16 mixed", exact.narrow_rows,     kTiles * kTileRows, kTileRows,
-        scratch_bytes,      attend_wide<MixedDot>, exact.narrow,
+        "avx512bf16 mixed", exact.narrow_rows, kTiles * kTileRows,
+        kTileRows,          scratch_bytes,     attend_wide<FloatProduct, BfloatProduct>,
+        exact.narrow,
     };
     return form;
 }

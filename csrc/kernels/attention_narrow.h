@@ -28,18 +28,13 @@ struct Scratch {
 
 inline size_t lay_out(Scratch* s, float* scratch, int64_t dim) {
     const int64_t padded = round_up(dim, 16);
-    int64_t used = 0;
-    const auto take = [scratch, &used](int64_t n) {
-        const int64_t begin = used;
-        used += round_up(n, 16);
-        return scratch ? scratch + begin : nullptr;
-    };
-    s->q = take(kMaxRows * padded);
-    s->out = take(kMaxRows * padded);
-    s->scores = take(kMaxRows * kTileKeys);
-    s->keys = take(kTileKeys * padded);
-    s->values = take(kTileKeys * padded);
-    return static_cast<size_t>(used) * sizeof(float);
+    Carver carver = {scratch, 0};
+    s->q = carver.take(kMaxRows * padded);
+    s->out = carver.take(kMaxRows * padded);
+    s->scores = carver.take(kMaxRows * kTileKeys);
+    s->keys = carver.take(kTileKeys * padded);
+    s->values = carver.take(kTileKeys * padded);
+    return static_cast<size_t>(carver.used) * sizeof(float);
 }
 
 // Keys or values of one tile: `n` rows of `stride` bytes, of `vectors` whole vectors each.
@@ -140,8 +135,15 @@ void add_mask(const char* mask, int64_t n, float* scores) {
 // The running softmax of one row.
 struct RowState {
     Row row;
+    KeyRange keys;
     float best, sum;
 };
+
+// -inf where the row does not see one of the n keys from `first` on.
+inline void hide_keys(const RowState& state, int64_t first, int64_t n, float* scores) {
+    for (int64_t j = 0; j < smaller(n, state.keys.begin - first); j++) scores[j] = -HUGE_VALF;
+    for (int64_t j = greater(0, state.keys.end - first); j < n; j++) scores[j] = -HUGE_VALF;
+}
 
 // scores[n] -> weights; the row's maximum and sum move on. Returns the factor of what was summed before.
 inline float softmax_step(int64_t n, float* scores, RowState& state) {
@@ -179,6 +181,7 @@ void attend_tile(const AttentionArgs& a, int64_t first, const Lines& keys, const
         } else if (a.mask.data) {
             add_mask<Element::F32>(states[r].row.mask + first * 4, keys.n, scores);
         }
+        hide_keys(states[r], first, keys.n, scores);
         const V alpha = Simd::set1(softmax_step(keys.n, scores, states[r]));
         float* out = s.out + r * padded;
         for (int64_t d = 0; d < padded; d += W) Simd::store(out + d, Simd::mul(Simd::load(out + d), alpha));
@@ -193,9 +196,9 @@ void attend_tile(const AttentionArgs& a, int64_t first, const Lines& keys, const
 // Rows of K or V from key `first` on: in place when they are whole vectors, else converted and padded in
 // `copy`.
 template <Element kType>
-Lines lines_of(const AttentionArgs& a, const AttentionOperand& t, const AttentionItem& item, int64_t first,
+Lines lines_of(const AttentionArgs& a, const AttentionOperand& t, const AttentionSpan& span, int64_t first,
                int64_t n, float* copy) {
-    const char* rows = at(t, first, item.kv_head, item.batch);
+    const char* rows = at(t, first, span.kv_head, span.batch);
     const int64_t stride = static_cast<int64_t>(t.stride[0]);
     if (a.head_dim % W == 0) return {rows, stride, n, a.head_dim / W};
     const int64_t padded = round_up(a.head_dim, W);
@@ -206,10 +209,14 @@ Lines lines_of(const AttentionArgs& a, const AttentionOperand& t, const Attentio
 template <Element kType>
 void attend_keys(const AttentionArgs& a, const AttentionItem& item, int n_rows, const Scratch& s,
                  RowState* states) {
-    for (int64_t first = 0; first < item.n_keys; first += kTileKeys) {
-        const int64_t n = smaller(kTileKeys, item.n_keys - first);
-        const Lines keys = lines_of<kType>(a, a.k, item, first, n, s.keys);
-        const Lines values = lines_of<kType>(a, a.v, item, first, n, s.values);
+    KeyRange any = {item.span.key_end, item.span.key_begin};
+    for (int r = 0; r < n_rows; r++) {
+        any = {smaller(any.begin, states[r].keys.begin), greater(any.end, states[r].keys.end)};
+    }
+    for (int64_t first = any.begin; first < any.end; first += kTileKeys) {
+        const int64_t n = smaller(kTileKeys, any.end - first);
+        const Lines keys = lines_of<kType>(a, a.k, item.span, first, n, s.keys);
+        const Lines values = lines_of<kType>(a, a.v, item.span, first, n, s.values);
         if (a.head_dim % W == 0) {
             attend_tile<kType>(a, first, keys, values, n_rows, s, states);
         } else {
@@ -223,11 +230,13 @@ void attend(const AttentionArgs& a, const AttentionItem& item, void* scratch) {
     lay_out(&s, static_cast<float*>(scratch), a.head_dim);
     const int64_t padded = round_up(a.head_dim, 16);
     const int n_rows = static_cast<int>(item.row_end - item.row_begin);
+    const int64_t n_queries = item.span.query_end - item.span.query_begin;
     RowState states[kMaxRows];
     memset(s.q, 0, static_cast<size_t>(n_rows * padded) * sizeof(float));
     memset(s.out, 0, static_cast<size_t>(n_rows * padded) * sizeof(float));
     for (int r = 0; r < n_rows; r++) {
-        states[r] = {row_of(a, item, item.row_begin + r), -HUGE_VALF, 0.0f};
+        const int64_t query = item.span.query_begin + (item.row_begin + r) % n_queries;
+        states[r] = {row_of(a, item, item.row_begin + r), keys_of(a, item.span, query), -HUGE_VALF, 0.0f};
         for (int64_t d = 0; d < a.head_dim; d++)
             s.q[r * padded + d] = states[r].row.q[d] * (a.scale * kLog2E);
     }

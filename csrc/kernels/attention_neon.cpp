@@ -7,8 +7,8 @@
 namespace rustasr::kernels {
 namespace {
 
-size_t scratch_bytes(int64_t head_dim) {
-    const size_t wide = wide_scratch_bytes(head_dim), few = narrow::scratch_bytes(head_dim);
+size_t scratch_bytes(int64_t head_dim, bool positions) {
+    const size_t wide = wide_scratch_bytes(head_dim, positions), few = narrow::scratch_bytes(head_dim);
     return wide > few ? wide : few;
 }
 
@@ -16,8 +16,9 @@ size_t scratch_bytes(int64_t head_dim) {
 
 const AttentionForm& attention_form_neon() {
     static const AttentionForm form = {
-        "neon",        narrow::kMaxRows,      kTiles * kTileRows, kTileRows,
-        scratch_bytes, attend_wide<FloatDot>, narrow::attend,
+        "neon",         narrow::kMaxRows, kTiles * kTileRows,
+        kTileRows,      scratch_bytes,    attend_wide<FloatProduct, FloatProduct>,
+        narrow::attend,
     };
     return form;
 }

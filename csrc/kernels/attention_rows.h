@@ -11,6 +11,7 @@ namespace {
 
 RUSTASR_INLINE int64_t round_up(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
 RUSTASR_INLINE int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
+RUSTASR_INLINE int64_t greater(int64_t a, int64_t b) { return a > b ? a : b; }
 
 RUSTASR_INLINE const char* at(const AttentionOperand& t, int64_t i1, int64_t i2, int64_t i3) {
     return t.data + i1 * static_cast<int64_t>(t.stride[0]) + i2 * static_cast<int64_t>(t.stride[1]) +
@@ -24,9 +25,11 @@ struct Row {
 };
 
 inline Row row_of(const AttentionArgs& a, const AttentionItem& item, int64_t r) {
-    const int64_t t = r % a.n_queries;
-    const int64_t h = item.kv_head * (a.n_heads / a.n_kv_heads) + r / a.n_queries;
-    const int64_t b = item.batch;
+    const AttentionSpan& span = item.span;
+    const int64_t n = span.query_end - span.query_begin;
+    const int64_t t = span.query_begin + r % n;
+    const int64_t h = span.kv_head * (a.n_heads / a.n_kv_heads) + r / n;
+    const int64_t b = span.batch;
     Row row;
     row.q = reinterpret_cast<const float*>(at(a.q, t, h, b));
     row.mask = a.mask.data ? at(a.mask, t, h % a.mask_heads, b % a.mask_batch) : nullptr;
@@ -60,6 +63,17 @@ RUSTASR_INLINE void convert_as(const char* src, int64_t n, float* dst) {
         Simd::store(dst + i, load_as<kType>(src + i * element_size(kType)));
     if (i < n) Simd::store(dst + i, load_part_as<kType>(src + i * element_size(kType), n - i));
 }
+
+// Pieces of a block of scratch; without a block it only counts.
+struct Carver {
+    float* block;
+    int64_t used;
+    float* take(int64_t n) {
+        const int64_t begin = used;
+        used += round_up(n, 16);
+        return block ? block + begin : nullptr;
+    }
+};
 
 // m where it is finite; 0 where every key so far is masked, so that their weights become exp2(-inf - 0), not
 // NaN.

@@ -39,7 +39,11 @@ ggml_tensor* attention(Graph& graph, ggml_tensor* q, ggml_tensor* k, ggml_tensor
     const float scale = score_scale(q);
     ggml_tensor* y;
     if (graph.cpu_kernels() && kernels::attention_supported(q->ne[0], k->type)) {
-        y = kernels::attention(graph.ctx(), q, k, v, mask, scale, lengths, graph.precision());
+        kernels::AttentionOptions options;
+        options.mask = mask;
+        options.lengths = lengths;
+        options.precision = graph.precision();
+        y = kernels::attention(graph.ctx(), q, k, v, scale, options);
     } else {
         if (!graph.on_cpu() && k->type == GGML_TYPE_F32) {  // GPUs take F16 keys and values
             k = ggml_cast(graph.ctx(), k, GGML_TYPE_F16);
