@@ -261,17 +261,12 @@ class RelativeAttention final : public SelfAttention {
 
     ggml_tensor* operator()(Graph& graph, ggml_tensor* normed, ggml_tensor* residual,
                             const ConformerBatch& batch, size_t layer) const override {
-        ggml_context* ctx = graph.ctx();
         ggml_tensor* qkv = qkv_(graph, normed);  // [3d, T·B]
-        const auto part = [&](ggml_tensor* x, int64_t index) {
-            return split_heads(graph, x, d_, n_head_, index, batch.n_frames, batch.batch);
+        const auto part = [&](int64_t index) {
+            return split_heads(graph, qkv, d_, n_head_, index, batch.n_frames, batch.batch);
         };
-        ggml_tensor* q = ggml_view_2d(ctx, qkv, d_, qkv->ne[1], qkv->nb[1], 0);
-        const auto biased = [&](ggml_tensor* bias) {
-            return part(ggml_add(ctx, q, ggml_reshape_1d(ctx, bias, d_)), 0);
-        };
-        ggml_tensor* y = relative_attention(graph, biased(bias_u_), biased(bias_v_), part(qkv, 1),
-                                            part(qkv, 2), batch.distances[layer], batch.frames());
+        ggml_tensor* y = relative_attention(graph, part(0), bias_u_, bias_v_, part(1), part(2),
+                                            batch.distances[layer], batch.frames());
         return out_(graph, y, Activation::None, residual);
     }
 
