@@ -7,14 +7,20 @@
 
 namespace rustasr {
 
-Graph::Graph(Backend& backend, size_t max_nodes, kernels::Precision precision, std::vector<std::string> taps)
+Graph::Graph(Backend& backend, size_t max_nodes, kernels::Precision precision, std::vector<std::string> taps,
+             ggml_backend_sched_ptr memory)
     : backend_(backend),
       kernels_on_(kernels::elementwise_supported()),
       precision_(precision),
-      wanted_(std::move(taps)) {
+      wanted_(std::move(taps)),
+      scheduler_(std::move(memory)) {
     context_.reset(ggml_init(
         {max_nodes * ggml_tensor_overhead() + ggml_graph_overhead_custom(max_nodes, false), nullptr, true}));
     graph_ = ggml_new_graph_custom(context_.get(), max_nodes, false);
+    if (scheduler_) {
+        ggml_backend_sched_reset(scheduler_.get());
+        return;
+    }
     auto backends = backend_.all();
     scheduler_.reset(ggml_backend_sched_new(backends.data(), nullptr, static_cast<int>(backends.size()),
                                             max_nodes, false, false));

@@ -19,8 +19,9 @@ class Graph {
    public:
     /// `precision`: of attention on the CPU; F32 is the reference that the faster forms are measured against.
     /// `taps`: names of intermediates that `tap` shall keep as outputs.
+    /// `memory`: of a graph of the same max_nodes that is not run again, so that it is not taken anew.
     Graph(Backend& backend, size_t max_nodes, kernels::Precision precision,
-          std::vector<std::string> taps = {});
+          std::vector<std::string> taps = {}, ggml_backend_sched_ptr memory = nullptr);
 
     ggml_context* ctx() const { return context_.get(); }
     /// Whether our own CPU kernels may stand in for ggml's operations.
@@ -40,6 +41,9 @@ class Graph {
     void finish();
     /// Throws Cancelled, DeviceError or TranscriptionError.
     void run();
+
+    /// For the next graph; this one is over.
+    ggml_backend_sched_ptr give_memory() { return std::move(scheduler_); }
 
     const std::map<std::string, ggml_tensor*>& taps() const { return tapped_; }
 

@@ -47,8 +47,8 @@ struct PassShape {
 
 struct Pass {
     Pass(Backend& backend, const PassShape& shape, size_t max_nodes, kernels::Precision precision,
-         std::vector<std::string> taps)
-        : shape(shape), graph(backend, max_nodes, precision, std::move(taps)) {}
+         std::vector<std::string> taps, ggml_backend_sched_ptr memory)
+        : shape(shape), graph(backend, max_nodes, precision, std::move(taps), std::move(memory)) {}
     PassShape shape;
     Graph graph;
     ggml_tensor* mel = nullptr;  // [n_mels, padding + T_mel + padding, B]
@@ -92,7 +92,9 @@ class ConformerSession : public Session {
     std::shared_ptr<const ConformerModel> model_;
     const ConformerConfig& config_;
     std::optional<DistanceKeys> distances_;
-    std::unique_ptr<Pass> pass_;  // of the last shape
+    /// The graph of the last shape. Another shape takes its memory: building it anew costs a millisecond or
+    /// a few, memory of its own for every shape would cost more.
+    std::unique_ptr<Pass> pass_;
 };
 
 void ConformerSession::check_features(const std::vector<MatrixView>& features) const {
@@ -114,8 +116,10 @@ PassShape shape_of(const std::vector<MatrixView>& windows) {
 
 std::unique_ptr<Pass> ConformerSession::build(const PassShape& shape, std::vector<std::string> taps) {
     const size_t max_nodes = 512 + 96 * static_cast<size_t>(config_.n_layer);
+    ggml_backend_sched_ptr memory = pass_ ? pass_->graph.give_memory() : nullptr;
+    pass_.reset();
     auto pass = std::make_unique<Pass>(backend_, shape, max_nodes, precision_for(model_->weight_type()),
-                                       std::move(taps));
+                                       std::move(taps), std::move(memory));
     Graph& graph = pass->graph;
     ConformerBatch& batch = pass->batch;
     const int64_t padding = model_->encoder.subsampling().padding();
@@ -196,10 +200,7 @@ std::shared_ptr<Encoded> ConformerSession::encode(const std::vector<MatrixView>&
         std::vector<MatrixView> windows;
         for (size_t i : members) windows.push_back(features[i]);
         const PassShape shape = shape_of(windows);
-        if (!pass_ || !(pass_->shape == shape)) {
-            pass_.reset();
-            pass_ = build(shape, {});
-        }
+        if (!pass_ || !(pass_->shape == shape)) pass_ = build(shape, {});
         run(*pass_, windows);
         ggml_tensor* to = encoded->frames.values;
         for (size_t b = 0; b < members.size(); ++b) {
@@ -218,7 +219,6 @@ std::shared_ptr<Encoded> ConformerSession::encode(const std::vector<MatrixView>&
 std::map<std::string, Matrix> ConformerSession::encode_taps(const std::vector<MatrixView>& features,
                                                             const std::vector<std::string>& names) {
     check_features(features);
-    pass_.reset();
     const auto pass = build(shape_of(features), names);
     run(*pass, features);
     std::map<std::string, Matrix> taps = collect_taps(pass->graph, names);

@@ -35,7 +35,11 @@ ggml_tensor* InputConv2d::operator()(Graph& graph, ggml_tensor* x) const {
     ggml_tensor* shape = ggml_reshape_4d(ctx, kernel_, kernel_->ne[1], kernel_->ne[2], 1, n_out);
     ggml_tensor* image = ggml_reshape_4d(ctx, x, x->ne[0], x->ne[1], 1, x->ne[2]);
     ggml_tensor* rows = ggml_im2col(ctx, shape, image, 2, 2, padding, padding, 1, 1, true, GGML_TYPE_F32);
-    return ggml_add_inplace(ctx, ggml_mul_mat(ctx, taps, rows), bias_);  // [C, F', T', B]
+    // Zeros up to whole vectors: ggml's fast products do not take rows of nine values.
+    const int fill = static_cast<int>((16 - n_taps % 16) % 16);
+    ggml_tensor* y =
+        ggml_mul_mat(ctx, ggml_pad(ctx, taps, fill, 0, 0, 0), ggml_pad(ctx, rows, fill, 0, 0, 0));
+    return ggml_add_inplace(ctx, y, bias_);  // [C, F', T', B]
 }
 
 DepthwiseConv2d::DepthwiseConv2d(Weights weights, int64_t n_channels, int kernel)
