@@ -9,11 +9,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import gguf
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from gguf_contents import PROVENANCE, assert_same_tensors, converted, differing_keys
 from rustasr.convert import convert, detect
 from rustasr.convert.common import atomic_path
 from rustasr.convert.mel import hann_window, slaney_filterbank
@@ -24,28 +24,6 @@ from rustasr.convert.whisper_tables import LANGUAGES, RELEASES
 from rustasr.errors import ModelFileError, OptionError
 from tiny_whisper import DIMS, Checkpoint, make_checkpoint, write_hugging_face
 from whisper_writers import write_ctranslate2, write_openai_pt, write_whispercpp
-
-Contents = tuple[dict[str, NDArray[Any]], dict[str, Any]]
-
-
-def contents(path: Path) -> Contents:
-    """(tensors as row-major arrays, metadata) of a GGUF, by the gguf package's own reader."""
-    reader = gguf.GGUFReader(path)
-    tensors = {tensor.name: np.array(tensor.data) for tensor in reader.tensors}
-    return tensors, {name: field.contents() for name, field in reader.fields.items()}
-
-
-def converted(source: Path, folder: Path, **options: Any) -> Contents:
-    """The contents of `source` converted with F32 weights."""
-    options.setdefault("qtype", "f32")
-    return contents(convert(source, folder / "converted.gguf", **options).output)
-
-
-def assert_same_tensors(left: Contents, right: Contents) -> None:
-    assert list(left[0]) == list(right[0])
-    for name, data in left[0].items():
-        assert np.array_equal(data, right[0][name]), name
-
 
 WRITERS: dict[str, Callable[[Path, Checkpoint], Path]] = {
     "hugging_face": write_hugging_face,
@@ -66,10 +44,9 @@ def test_all_formats_give_identical_tensors(tmp_path: Path, multilingual: bool, 
         for name, write in WRITERS.items()
     }
     reference = results["hugging_face"]
-    provenance = {"general.name", "general.source", "rustasr.source_sha256"}
     for result in results.values():
         assert_same_tensors(reference, result)
-        assert {key for key in reference[1] if reference[1][key] != result[1].get(key)} <= provenance
+        assert differing_keys(reference, result) <= PROVENANCE
 
 
 def test_real_tiny_en_through_all_formats(tiny_en_ct2: Path, tmp_path: Path) -> None:

@@ -148,8 +148,11 @@ class Pickle:
             self.data += b"X" + struct.pack("<I", len(raw)) + raw
         elif isinstance(value, bool):
             self.data += b"\x88" if value else b"\x89"
-        elif isinstance(value, int):
+        elif isinstance(value, int) and -(1 << 31) <= value < 1 << 31:
             self.data += b"J" + struct.pack("<i", value)
+        elif isinstance(value, int):
+            raw = value.to_bytes(value.bit_length() // 8 + 1, "little", signed=True)
+            self.data += b"\x8a" + bytes([len(raw)]) + raw
         elif isinstance(value, Call):
             self.data += f"c{value.module}\n{value.name}\n".encode()
             self.add(value.arguments)
@@ -200,7 +203,7 @@ def torch_tensor(value: Array, key: str) -> Call:
     """The call that rebuilds a contiguous tensor from storage `key`."""
     kinds = {"float16": "HalfStorage", "float32": "FloatStorage", "int64": "LongStorage"}
     kind = kinds[str(value.dtype)]
-    strides = tuple(step // value.itemsize for step in np.ascontiguousarray(value).strides)
+    strides = tuple(step // value.itemsize for step in np.asarray(value, order="C").strides)
     hooks = Call("collections", "OrderedDict")
     stored = Stored(kind, key, value.size)
     return Call("torch._utils", "_rebuild_tensor_v2", stored, 0, value.shape, strides, False, hooks)

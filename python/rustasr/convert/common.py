@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import reprlib
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -114,6 +115,15 @@ class ConversionReport:
     source_sha256: str
     fallbacks: tuple[str, ...] = ()
     warnings: tuple[str, ...] = field(default=())
+
+
+_REPR = reprlib.Repr()
+_REPR.maxlevel, _REPR.maxdict, _REPR.maxlist, _REPR.maxtuple, _REPR.maxstring = 2, 4, 4, 4, 80
+
+
+def shown(value: object) -> str:
+    """A value from a file for a message: short, whatever it is (lists of lists of lists grow fast)."""
+    return _REPR.repr(value)[:200]
 
 
 def check_tensors(

@@ -7,9 +7,9 @@ file, the key's path, what was expected and what was found.
 from __future__ import annotations
 
 import re
-import reprlib
 from typing import Any
 
+from rustasr.convert.common import shown
 from rustasr.errors import ModelFileError, UnsupportedModelError
 
 _REFERENCE = re.compile(r"\$\{([\w.]+)\}")
@@ -23,7 +23,7 @@ class Config:
 
     def __init__(self, data: Any, where: str, path: str = "", root: Config | None = None) -> None:
         if not isinstance(data, dict):
-            raise ModelFileError(f"{where}: {path or 'it'} is {_shown(data)}, expected keys with values")
+            raise ModelFileError(f"{where}: {path or 'it'} is {shown(data)}, expected keys with values")
         self.data, self.where, self.path = data, where, path
         self.root = root or self
 
@@ -61,6 +61,13 @@ class Config:
         found = self.value(key, default)
         if type(found) is not bool:
             raise self._wrong(key, found, "true or false")
+        return found
+
+    def text(self, key: str) -> str:
+        """Text that is not empty."""
+        found = self.value(key)
+        if not isinstance(found, str) or not found:
+            raise self._wrong(key, found, "text")
         return found
 
     def choice(self, key: str, known: tuple[str, ...], default: Any = _REQUIRED) -> str:
@@ -102,14 +109,15 @@ class Config:
     def _full(self, key: str) -> str:
         return f"{self.path}.{key}" if self.path else key
 
+    def equals(self, key: str, wanted: int) -> None:
+        """The same number as another part of the configuration has."""
+        if self.value(key) != wanted:
+            raise self._wrong(key, self.value(key), f"{wanted} as in the other parts")
+
     def _wrong(self, key: str, found: Any, wanted: str) -> ModelFileError:
-        return ModelFileError(f"{self.where}: {self._full(key)!r} is {_shown(found)}, expected {wanted}")
+        return ModelFileError(f"{self.where}: {self._full(key)!r} is {shown(found)}, expected {wanted}")
 
     def _unsupported(self, key: str, found: Any, wanted: str) -> UnsupportedModelError:
         return UnsupportedModelError(
-            f"{self.where}: {self._full(key)!r} is {_shown(found)}, only {wanted} is implemented"
+            f"{self.where}: {self._full(key)!r} is {shown(found)}, only {wanted} is implemented"
         )
-
-
-def _shown(value: Any) -> str:
-    return reprlib.repr(value)

@@ -128,20 +128,20 @@ def _encoder(config: Config) -> Conformer:
 
 def _head(config: Config, encoder: Conformer) -> Head:
     head = config.section("head")
-    target = str(head.value("_target_")).rpartition(".")[2]
+    target = head.text("_target_").rpartition(".")[2]
     if target not in _HEADS:
         raise UnsupportedModelError(
             f"{config.where}: 'head._target_' is {target!r:.60}, only {' or '.join(_HEADS)} is implemented"
         )
     if target == "CTCHead":
-        _agree(head, "feat_in", encoder.d_model)
+        head.equals("feat_in", encoder.d_model)
         return Head("ctc", head.integer("num_classes", 2, pieces.MAX_PIECES) - 1)
     decoder, joint = head.section("decoder"), head.section("joint")
     n_classes = decoder.integer("num_classes", 2, pieces.MAX_PIECES)
     pred_hidden = decoder.integer("pred_hidden", 1, 1 << 14)
-    _agree(joint, "num_classes", n_classes)
-    _agree(joint, "pred_hidden", pred_hidden)
-    _agree(joint, "enc_hidden", encoder.d_model)
+    joint.equals("num_classes", n_classes)
+    joint.equals("pred_hidden", pred_hidden)
+    joint.equals("enc_hidden", encoder.d_model)
     return Head(
         "rnnt",
         n_classes - 1,
@@ -150,13 +150,6 @@ def _head(config: Config, encoder: Conformer) -> Head:
         pred_hidden=pred_hidden,
         joint_hidden=joint.integer("joint_hidden", 1, 1 << 14),
     )
-
-
-def _agree(config: Config, key: str, wanted: int) -> None:
-    if config.value(key) != wanted:
-        raise ModelFileError(
-            f"{config.where}: '{config.path}.{key}' is {config.value(key)!r:.60}, other parts say {wanted}"
-        )
 
 
 def _vocabulary(source: Source, config: Config, tokenizer: Path | None) -> Pieces:
@@ -204,8 +197,8 @@ def _name_in_file(name: str) -> str:
 
 def _release(config: Config, source: Source, parameters: int) -> str | None:
     """The registry name of a published variant: named so by its configuration or file, and of its size."""
-    named = config.value("model_name", None)
-    for text in (str(named), source.found.label):
+    named = config.text("model_name") if config.has("model_name") else ""
+    for text in (named, source.found.label):
         short = text.lower().rpartition("/")[2].removesuffix(".ckpt").removeprefix("gigaam-")
         row = registry.published("gigaam-" + short.replace("_", "-"), parameters)
         if row is not None:

@@ -13,6 +13,7 @@ import gzip
 import tarfile
 import tempfile
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ CONFIG, WEIGHTS = "model_config.yaml", "model_weights.ckpt"
 GZIP_HEAD = b"\x1f\x8b\x08"
 _MAX_MEMBERS = 4096
 _MAX_CONFIG_BYTES = 16 << 20
+_MAX_DEPTH = 64
 # Weights hardly compress; an archive that grows more than this is not one of weights.
 _MAX_GROWTH, _ALWAYS_ALLOWED = 16, 64 << 20
 _CHUNK = 1 << 20
@@ -91,6 +93,7 @@ class NemoArchive:
         text = self.content(CONFIG, _MAX_CONFIG_BYTES)
         loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
         try:
+            self._check_depth(yaml.parse(text, Loader=loader))
             data = yaml.load(text, Loader=loader)  # noqa: S506 - a safe loader, in C where it is built
         except (yaml.YAMLError, ValueError, RecursionError, OverflowError) as error:
             reason = " ".join(str(error).split())
@@ -98,6 +101,15 @@ class NemoArchive:
         if not isinstance(data, dict):
             raise ModelFileError(f"{self.path}: {CONFIG} holds a {type(data).__name__}, expected keys")
         return data
+
+    def _check_depth(self, events: Iterator[Any]) -> None:
+        """The loader recurses for every level, in C without a limit; the parser does not."""
+        depth = 0
+        for event in events:
+            depth += str(type(event).__name__).endswith("StartEvent")
+            depth -= str(type(event).__name__).endswith("EndEvent")
+            if depth > _MAX_DEPTH:
+                raise ModelFileError(f"{self.path}: {CONFIG} is nested deeper than {_MAX_DEPTH} levels")
 
 
 def _inflated(file: MappedFile, path: Path) -> MappedFile:

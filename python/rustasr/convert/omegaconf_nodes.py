@@ -18,7 +18,7 @@ _LEAVES = tuple(
     for kind in ("Any", "String", "Integer", "Float", "Boolean", "Path", "Bytes")
 )
 CLASSES = (*_CONTAINERS, *_LEAVES, "omegaconf.base.ContainerMetadata", "omegaconf.base.Metadata")
-_MAX_NODES, _MAX_DEPTH = 1 << 16, 32
+_MAX_NODES, _MAX_DEPTH = 1 << 14, 32
 
 
 @dataclass(eq=False)

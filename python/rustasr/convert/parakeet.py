@@ -13,7 +13,7 @@ from pathlib import Path
 
 from rustasr import registry
 from rustasr.convert import pieces
-from rustasr.convert.common import Checkpoint, FamilyPlan, Field, OutputTensor, check_tensors
+from rustasr.convert.common import Checkpoint, FamilyPlan, Field, OutputTensor, check_tensors, shown
 from rustasr.convert.config import Config
 from rustasr.convert.conformer import (
     COUNTER,
@@ -155,7 +155,7 @@ def _samples(config: Config, key: str, sample_rate: int, most: int) -> int:
 
 def _nemo_encoder(root: Config) -> Conformer:
     config = root.section("encoder")
-    target = str(config.value("_target_")).rpartition(".")[2]
+    target = config.text("_target_").rpartition(".")[2]
     if target != "ConformerEncoder":
         raise UnsupportedModelError(
             f"{config.where}: 'encoder._target_' is {target!r:.60}, only 'ConformerEncoder' is implemented"
@@ -186,7 +186,7 @@ def _nemo_encoder(root: Config) -> Conformer:
 
 def _nemo_head(config: Config) -> Head:
     decoder = config.section("decoder")
-    target = str(decoder.value("_target_")).rpartition(".")[2]
+    target = decoder.text("_target_").rpartition(".")[2]
     if target == "ConvASRDecoder":
         return Head("ctc", decoder.integer("num_classes", 1, pieces.MAX_PIECES))
     if target != "RNNTDecoder":
@@ -274,7 +274,7 @@ def _hugging_face_head(config: Config) -> Head:
     blank = "pad_token_id" if kind == "ctc" else "blank_token_id"
     if config.value(blank) != n_vocab:
         raise UnsupportedModelError(
-            f"{config.where}: {blank!r} is {config.value(blank)!r:.60}, only the last id, {n_vocab}, is "
+            f"{config.where}: {blank!r} is {shown(config.value(blank))}, only the last id, {n_vocab}, is "
             "implemented"
         )
     if kind == "ctc":
@@ -304,7 +304,7 @@ def _vocabulary(source: Source, tokenizer: Path | None) -> Pieces:
     if source.archive is not None:
         settings = source.config.section("tokenizer")
         settings.fixed(type="bpe")
-        name = str(settings.value("model_path")).removeprefix("nemo:")
+        name = settings.text("model_path").removeprefix("nemo:")
         data = source.archive.content(name, _MAX_TOKENIZER_BYTES)
         return pieces.sentencepiece_model(data, f"{source.where}: {name}")
     for place in (source.found.folder / "tokenizer.json", source.found.folder / "tokenizer.model"):

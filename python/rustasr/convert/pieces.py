@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rustasr.convert.common import Field, Metadata
+from rustasr.convert.common import Field, Metadata, shown
 from rustasr.errors import ModelFileError
 
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = 1, 2, 3, 4, 5, 6
@@ -61,7 +61,7 @@ def characters(vocabulary: Any, where: str) -> Pieces:
         raise ModelFileError(f"{where}: the vocabulary is no list of 1 to {MAX_PIECES} characters")
     for item in vocabulary:
         if not isinstance(item, str) or not 0 < len(item) <= _MAX_PIECE_BYTES:
-            raise ModelFileError(f"{where}: the vocabulary holds {str(item)!r:.60}, expected a character")
+            raise ModelFileError(f"{where}: the vocabulary holds {shown(item)}, expected a character")
     return Pieces("characters", tuple(vocabulary), (NORMAL,) * len(vocabulary), where)
 
 
@@ -84,7 +84,7 @@ def sentencepiece_model(data: bytes, where: str) -> Pieces:
         fields = dict(_fields(value, where))
         text, kind = fields.get(1, b""), fields.get(3, NORMAL)
         if not isinstance(text, bytes) or kind not in (NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE):
-            raise ModelFileError(f"{where}: piece {len(texts)} has no text or type {kind!r:.20}")
+            raise ModelFileError(f"{where}: piece {len(texts)} has no text or type {shown(kind)}")
         texts.append(_text(text, len(texts), where))
         types.append(int(kind))
     return _sentencepieces(texts, types, where)
@@ -112,7 +112,7 @@ def tokenizer_json(data: dict[str, Any], where: str) -> Pieces:
     types = []
     for index, text in enumerate(texts):
         if not isinstance(text, str) or not 0 < len(text) <= _MAX_PIECE_BYTES:
-            raise ModelFileError(f"{where}: piece {index} is {str(text)!r:.60}, expected text")
+            raise ModelFileError(f"{where}: piece {index} is {shown(text)}, expected text")
         is_byte = model.get("byte_fallback") is True and _BYTE_PIECE.fullmatch(text) is not None
         types.append(
             UNKNOWN if index == unknown else BYTE if is_byte else USER_DEFINED if text in whole else NORMAL
@@ -125,7 +125,7 @@ def _in_id_order(vocabulary: dict[str, Any], where: str) -> list[str | None]:
     for piece, index in vocabulary.items():
         if type(index) is not int or not 0 <= index < len(texts) or texts[index] is not None:
             raise ModelFileError(
-                f"{where}: piece {piece!r:.60} has id {index!r:.20}, expected each of 0 to {len(texts) - 1}"
+                f"{where}: piece {shown(piece)} has id {shown(index)}, expected each of 0 to {len(texts) - 1}"
             )
         texts[index] = piece
     return texts

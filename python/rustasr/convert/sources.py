@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import reprlib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from rustasr.convert import ctranslate2, nemo, safetensors_files, torch_pickle, whispercpp
-from rustasr.convert.common import Checkpoint
+from rustasr.convert.common import Checkpoint, shown
 from rustasr.convert.config import Config
 from rustasr.convert.omegaconf_nodes import plain
 from rustasr.errors import ModelFileError, ModelNotFoundError, UnsupportedModelError
@@ -190,7 +189,7 @@ def _open_torch(found: Detected, where: str) -> Source:
             config = Config({settings: plain(root[settings], where)}, where)
             return Source(found, family, where, _state(archives[0], root[weights]), config)
     if not (found.folder / "config.json").is_file():
-        keys = reprlib.repr(sorted(map(str, root))) if isinstance(root, dict) else type(root).__name__
+        keys = shown(sorted(map(str, root))) if isinstance(root, dict) else type(root).__name__
         raise UnsupportedModelError(
             f"{found.files[0]}: holds {keys}; expected OpenAI's 'dims' and 'model_state_dict', GigaAM's "
             "'cfg' and 'state_dict', or a config.json beside a Hugging Face state dict"
@@ -218,6 +217,6 @@ def _open_folder(found: Detected, where: str, tensors: Checkpoint) -> Source:
     family = _BY_MODEL_TYPE.get(kind) if isinstance(kind, str) else None
     if family is None:
         raise UnsupportedModelError(
-            f"{path}: model_type is {reprlib.repr(kind)}, expected one of {', '.join(_BY_MODEL_TYPE)}"
+            f"{path}: model_type is {shown(kind)}, expected one of {', '.join(_BY_MODEL_TYPE)}"
         )
     return Source(found, family, where, tensors, Config(config, str(path)))

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import io
 import pickletools
-import reprlib
 import struct
 import zipfile
 from collections.abc import Iterator
@@ -24,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rustasr.convert.binary import MAX_RANK, MappedFile
-from rustasr.convert.common import ALL_ROWS, SourceTensor
+from rustasr.convert.common import ALL_ROWS, SourceTensor, shown
 from rustasr.convert.encoding import bf16_floats
 from rustasr.convert.omegaconf_nodes import CLASSES, OmegaNode
 from rustasr.errors import ModelFileError, UnsupportedModelError
@@ -262,9 +261,9 @@ class _Machine:
             raise self.fail("a persistent id that is no storage")
         kind, key, count = value[1], value[2], value[4]
         if not isinstance(kind, Global) or kind.module != "torch" or kind.name not in _STORAGES:
-            shown = f"{kind.module}.{kind.name}" if isinstance(kind, Global) else reprlib.repr(kind)
+            name = f"{kind.module}.{kind.name}" if isinstance(kind, Global) else shown(kind)
             raise UnsupportedModelError(
-                f"{self.where}: storage of type {shown}, expected torch.{'/'.join(_STORAGES)}"
+                f"{self.where}: storage of type {name}, expected torch.{'/'.join(_STORAGES)}"
             )
         if not isinstance(key, str) or type(count) is not int or count < 0:
             raise self.fail("a storage without key or size")
@@ -309,7 +308,7 @@ class _Machine:
     def new_object(self, _: Any) -> None:
         """An object made without running its constructor: only OmegaConf's, as a plain record."""
         arguments, kind = self.pop(), self.pop()
-        name = f"{kind.module}.{kind.name}" if isinstance(kind, Global) else reprlib.repr(kind)
+        name = f"{kind.module}.{kind.name}" if isinstance(kind, Global) else shown(kind)
         if name not in CLASSES or arguments != ():
             raise UnsupportedModelError(
                 f"{self.where}: asks for an object of {name}, which plain weights do not need: refused"

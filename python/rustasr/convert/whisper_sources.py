@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 from rustasr.convert import ctranslate2, huggingface, whisper, whispercpp
-from rustasr.convert.common import FamilyPlan
+from rustasr.convert.common import FamilyPlan, shown
 from rustasr.convert.sources import Source, read_config
 from rustasr.convert.tokenizers_nearby import find_vocabulary
 from rustasr.convert.whisper import WhisperDims, WhisperSource, dims_from_shapes, parse_heads
@@ -47,7 +47,7 @@ def _from_openai(source: Source) -> WhisperSource:
     dims = source.config.data["dims"]
     names = list(WhisperDims.__dataclass_fields__)
     if not isinstance(dims, dict) or sorted(map(str, dims)) != sorted(names):
-        raise ModelFileError(f"{source.where}: 'dims' is {dims!r:.120}, expected {', '.join(names)}")
+        raise ModelFileError(f"{source.where}: 'dims' is {shown(dims)}, expected {', '.join(names)}")
     checked = WhisperDims(**dims)
     checked.check(source.where)
     return WhisperSource(source.where, checked, source.state, None, source.found.label)
