@@ -257,6 +257,14 @@ def test_gigaam_pickles(
     assert not (tmp_path / "harm").exists(), "a pickle was executed"
 
 
+@pytest.mark.parametrize("kind", [Named("os", "PathLike"), Named("omegaconf.omegaconf", "OmegaConf")])
+def test_classes_are_refused_by_name(tmp_path: Path, kind: Named) -> None:
+    """Also where their attributes look like a configuration's."""
+    path = tmp_path / "model.ckpt"
+    write_gigaam_ckpt(path, make_gigaam(), cfg=Made(kind, {"_val": 1, "_content": {}}))
+    assert f"an object of {kind.module}.{kind.name}" in assert_refused(path, tmp_path)
+
+
 @pytest.mark.parametrize("part", [0.001, 0.1, 0.5, 0.9, 0.99, 0.9999])
 def test_a_truncated_gigaam(tmp_path: Path, part: float) -> None:
     path = write_gigaam_ckpt(tmp_path / "model.ckpt", make_gigaam())
@@ -520,6 +528,13 @@ def test_archives(tmp_path: Path, write: Callable[[Path], Any], monkeypatch: pyt
     assert str(path) in message
     assert len(message) < 1000
     assert [entry.name for entry in (tmp_path / "in").iterdir()] == ["model.nemo"], "something was written"
+
+
+@pytest.mark.parametrize("kind", [LINK, SYMLINK, DEVICE, FOLDER])
+def test_only_whole_files_are_members(tmp_path: Path, kind: bytes) -> None:
+    path = tmp_path / "model.nemo"
+    entries(("weights", REGULAR, b"x", ""), ("model_config.yaml", kind, b"", "weights"))(path)
+    assert "'model_config.yaml' is missing; found weights" in assert_refused(path, tmp_path)
 
 
 @pytest.mark.parametrize(
