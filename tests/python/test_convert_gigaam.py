@@ -9,10 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gguf_contents import PROVENANCE, assert_same_tensors, contents, converted, differing_keys, tensor_types
-from rustasr.convert import convert
-from rustasr.errors import ModelFileError, UnsupportedModelError
-from tiny_conformer import (
+from conformer_checkpoints import (
     HEADS,
     JOINT,
     LAYERS,
@@ -26,6 +23,9 @@ from tiny_conformer import (
     write_gigaam_ckpt,
     write_gigaam_hf,
 )
+from gguf_contents import PROVENANCE, assert_same_tensors, contents, converted, differing_keys, tensor_types
+from rustasr.convert import convert
+from rustasr.errors import ModelFileError, UnsupportedModelError
 
 VARIANTS = [
     ("v3", "ctc", True), ("v3", "ctc", False), ("v3", "rnnt", True), ("v3", "rnnt", False),

@@ -10,11 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gguf_contents import PROVENANCE, assert_same_tensors, contents, converted, differing_keys, tensor_types
-from rustasr.convert import convert
-from rustasr.convert.mel import slaney_filterbank, symmetric_hann_window
-from rustasr.errors import ModelFileError, UnsupportedModelError
-from tiny_conformer import (
+from conformer_checkpoints import (
     CHANNELS,
     HEADS,
     LAYERS,
@@ -27,6 +23,10 @@ from tiny_conformer import (
     write_nemo,
     write_parakeet_hf,
 )
+from gguf_contents import PROVENANCE, assert_same_tensors, contents, converted, differing_keys, tensor_types
+from rustasr.convert import convert
+from rustasr.convert.mel import slaney_filterbank, symmetric_hann_window
+from rustasr.errors import ModelFileError, UnsupportedModelError
 
 HEAD_TYPES = ("tdt", "rnnt", "ctc")
 TABLES = ("frontend.window", "frontend.mel_filters")

@@ -19,10 +19,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from refusals import assert_refused, ids, little_memory
-from rustasr.convert import convert
-from rustasr.convert.torch_pickle import LEGACY_HEAD
-from tiny_conformer import (
+from conformer_checkpoints import (
     PIECES,
     TinyModel,
     hugging_face_name,
@@ -38,6 +35,9 @@ from tiny_conformer import (
     write_nemo,
     write_parakeet_hf,
 )
+from refusals import assert_refused, ids, little_memory
+from rustasr.convert import convert
+from rustasr.convert.torch_pickle import LEGACY_HEAD
 from whisper_writers import Call, Made, Named, Pickle, write_torch_zip
 
 Change = Callable[[TinyModel], TinyModel]
