@@ -1,0 +1,373 @@
+"""Voice activity detection: where in a recording somebody speaks.
+
+::
+
+    blocks of samples ─► a value per frame ─► rules of durations ─► Span, Span, …
+                         WebRTC: speech or not     flags_to_spans
+                         Silero: a probability     speech_timestamps
+
+What every method does alike is the protocol `Vad`; `arrange` is the one place where spans are joined and
+cut. Times are samples at 16 kHz; a span is half-open.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, Protocol, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rustasr.audio import SAMPLE_RATE
+from rustasr.errors import OptionError
+from rustasr.options import between, integer, number
+
+Samples: TypeAlias = NDArray[np.float32]
+SpeechProbabilities: TypeAlias = Callable[[Iterable[Samples]], Iterable[float]]
+"""A network: blocks of samples in, one probability for every 512 samples out (the last frame filled with
+zeros). Its state begins anew with every call."""
+
+SILERO_WINDOW = {16000: 512, 8000: 256}  # samples of a frame, by sample rate (silero_vad utils_vad.py)
+
+
+class Span(NamedTuple):
+    """Samples [start, end)."""
+
+    start: int
+    end: int
+
+    @property
+    def length(self) -> int:
+        """Samples in it."""
+        return self.end - self.start
+
+
+class Vad(Protocol):
+    """Finds speech in a recording."""
+
+    def speech(self, blocks: Iterable[Samples]) -> list[Span]:
+        """The spans in which somebody speaks, rising and apart.
+
+        `blocks` are all samples of one recording, mono at 16 kHz, in pieces of any size: where they are
+        cut makes no difference. Nothing is remembered from one call to the next.
+        """
+        ...
+
+
+def arrange(spans: Iterable[Span], *, gap: int = 0, longest: int = 0) -> list[Span]:
+    """Spans in order, joined where they overlap or where at most `gap` samples lie between two, and what is
+    then longer than `longest` cut to pieces of that length (the last one shorter). 0: no cut.
+
+    Raises ValueError for a negative `gap` or `longest`.
+    """
+    if gap < 0 or longest < 0:
+        raise ValueError(f"expected a gap and a longest length of 0 or more, found {gap} and {longest}")
+    joined = list[Span]()
+    for span in sorted(spans):
+        if joined and span.start - joined[-1].end <= gap:
+            joined[-1] = Span(joined[-1].start, max(joined[-1].end, span.end))
+        else:
+            joined.append(span)
+    if not longest:
+        return joined
+    return [
+        Span(start, min(start + longest, span.end))
+        for span in joined
+        for start in range(span.start, span.end, longest)
+    ]
+
+
+# --- WebRTC
+
+
+@dataclass(frozen=True, slots=True)
+class WebRtcOptions:
+    """How the WebRTC detector's flags become spans.
+
+    mode: 0 keeps most, 3 takes the least for speech.
+    frame_ms: 10, 20 or 30.
+    min_speech_ms: so much speech in a row opens a span.
+    min_silence_ms: so much silence in a row closes it.
+    pad_ms: added on both sides; what touches then is joined.
+    max_segment_s: what is longer is cut; 0 is no limit.
+
+    Raises OptionError for a value outside its range.
+    """
+
+    mode: int = 2
+    frame_ms: int = 30
+    min_speech_ms: float = 300.0
+    min_silence_ms: float = 200.0
+    pad_ms: float = 150.0
+    max_segment_s: float = 30.0
+
+    def __post_init__(self) -> None:
+        integer("mode", self.mode, 0, 3)
+        if self.frame_ms not in (10, 20, 30):
+            raise OptionError(f"frame_ms: expected 10, 20 or 30, found {self.frame_ms!r}")
+        for name in ("min_speech_ms", "min_silence_ms", "pad_ms"):
+            between(name, getattr(self, name), 0, 60_000)
+        between("max_segment_s", self.max_segment_s, 0, 86_400)
+
+
+class WebRtcVad:
+    """The detector of WebRTC (Gaussian mixtures on six bands): small, quick, and easily fooled by noise.
+
+    Raises OptionError when its package is not installed.
+    """
+
+    def __init__(self, options: WebRtcOptions | None = None) -> None:
+        self.options = options or WebRtcOptions()
+        _webrtc_detector(self.options.mode)
+
+    def speech(self, blocks: Iterable[Samples]) -> list[Span]:
+        return flags_to_spans(self.flags(blocks), self.options)
+
+    def flags(self, blocks: Iterable[Samples]) -> Iterator[bool]:
+        """Whether each whole frame is speech. The detector adapts as it goes: order matters."""
+        detector = _webrtc_detector(self.options.mode)
+        size = SAMPLE_RATE * self.options.frame_ms // 1000
+        rest = np.zeros(0, np.int16)
+        for block in blocks:
+            # Toward zero, as the conversion of floats to integers does.
+            pcm = (np.clip(block, -1.0, 1.0) * np.float32(32767.0)).astype(np.int16)
+            pcm = np.concatenate([rest, pcm])
+            whole = len(pcm) // size * size
+            rest = pcm[whole:]
+            for frame in pcm[:whole].reshape(-1, size):
+                yield detector.is_speech(frame.tobytes(), SAMPLE_RATE)
+
+
+def _webrtc_detector(mode: int) -> Any:
+    try:
+        import webrtcvad
+    except ImportError as error:
+        raise OptionError(
+            f"vad: webrtc needs the package webrtcvad-wheels, which cannot be imported ({error}); "
+            'pip install "rustasr[vad]"'
+        ) from error
+    return webrtcvad.Vad(mode)
+
+
+def flags_to_spans(flags: Iterable[bool], options: WebRtcOptions) -> list[Span]:
+    """Spans from one flag per frame, as RustASR's crates/asr-cli/src/vad.rs forms them.
+
+    A span opens where enough flagged frames follow each other and closes where enough others do; durations
+    are rounded up to frames. Speech that lasts to the end keeps a silence too short to close it.
+    """
+    frame = SAMPLE_RATE * options.frame_ms // 1000
+    opens = max(1, math.ceil(options.min_speech_ms / options.frame_ms))
+    closes = max(1, math.ceil(options.min_silence_ms / options.frame_ms))
+    pad = math.ceil(options.pad_ms / options.frame_ms)
+    found = list[tuple[int, int]]()
+    start: int | None = None
+    n = n_speech = n_silence = 0  # frames: in all, and in a row
+    for n, is_speech in enumerate(flags, 1):
+        n_speech, n_silence = (n_speech + 1, 0) if is_speech else (0, n_silence + 1)
+        if start is None and n_speech >= opens:
+            start = n - n_speech
+        elif start is not None and n_silence >= closes:
+            found.append((start, n - n_silence))
+            start = None
+    if start is not None:
+        found.append((start, n))
+    padded = [Span(max(0, low - pad) * frame, min(n, high + pad) * frame) for low, high in found]
+    return arrange(padded, longest=int(options.max_segment_s * SAMPLE_RATE))
+
+
+# --- Silero
+
+
+@dataclass(frozen=True, slots=True)
+class SileroOptions:
+    """How Silero's probabilities become spans; names and defaults are those of `get_speech_timestamps`
+    (https://github.com/snakers4/silero-vad, 6.2.3).
+
+    threshold: speech begins at this probability ...
+    neg_threshold: ... and is silent below this one; None is 0.15 less, at least 0.01.
+    min_speech_duration_ms: what is not longer is dropped, unless max_speech_duration_s cut it.
+    max_speech_duration_s: what is longer is cut in a pause.
+    min_silence_duration_ms: so much silence ends a span.
+    speech_pad_ms: added on both sides, at most half of the silence between two spans.
+    min_silence_at_max_speech_ms: a pause must be longer than this to be cut in.
+    use_longest_pause: cut in the longest pause; False: in the last one.
+
+    Raises OptionError for a value outside its range.
+    """
+
+    threshold: float = 0.5
+    neg_threshold: float | None = None
+    min_speech_duration_ms: float = 250.0
+    max_speech_duration_s: float = math.inf
+    min_silence_duration_ms: float = 100.0
+    speech_pad_ms: float = 30.0
+    min_silence_at_max_speech_ms: float = 98.0
+    use_longest_pause: bool = True
+
+    def __post_init__(self) -> None:
+        between("threshold", self.threshold, 0, 1)
+        if self.neg_threshold is not None:
+            between("neg_threshold", self.neg_threshold, 0, self.threshold)
+        if number("max_speech_duration_s", self.max_speech_duration_s) <= 0:
+            raise OptionError(
+                f"max_speech_duration_s: expected more than 0, found {self.max_speech_duration_s!r}"
+            )
+        durations = (
+            "min_speech_duration_ms min_silence_duration_ms speech_pad_ms min_silence_at_max_speech_ms"
+        )
+        for name in durations.split():
+            between(name, getattr(self, name), 0, 60_000)
+
+
+class SileroVad:
+    """Spans by Silero's rules from the probabilities of a network."""
+
+    def __init__(self, network: SpeechProbabilities, options: SileroOptions | None = None) -> None:
+        self.network = network
+        self.options = options or SileroOptions()
+
+    def speech(self, blocks: Iterable[Samples]) -> list[Span]:
+        n_samples = 0
+
+        def counted() -> Iterator[Samples]:
+            nonlocal n_samples
+            for block in blocks:
+                n_samples += len(block)
+                yield block
+
+        rules = _SileroRules(self.options, SAMPLE_RATE)
+        for i, probability in enumerate(self.network(counted())):
+            rules.frame(i * SILERO_WINDOW[SAMPLE_RATE], float(probability))
+        return rules.spans(n_samples)
+
+
+def speech_timestamps(
+    probabilities: Iterable[float],
+    n_samples: int,
+    options: SileroOptions | None = None,
+    sample_rate: int = SAMPLE_RATE,
+) -> list[Span]:
+    """Spans from one probability per frame (512 samples at 16 kHz, 256 at 8 kHz) of `n_samples` samples.
+
+    Equal to silero_vad's `get_speech_timestamps`. Raises OptionError for another sample rate.
+    """
+    if sample_rate not in SILERO_WINDOW:
+        raise OptionError(f"sample_rate: expected 8000 or 16000, found {sample_rate!r}")
+    rules = _SileroRules(options or SileroOptions(), sample_rate)
+    for i, probability in enumerate(probabilities):
+        rules.frame(i * SILERO_WINDOW[sample_rate], float(probability))
+    return rules.spans(n_samples)
+
+
+@dataclass(slots=True)
+class _SileroRules:
+    """The state machine over frames. Positions and lengths in samples; 0 stands for "none" where nothing
+    can lie at the first sample."""
+
+    options: SileroOptions
+    sample_rate: int
+    start: int | None = None  # of the span that is open
+    pause: int = 0  # where the running pause began
+    pauses: list[tuple[int, int]] = field(default_factory=list)  # (position, length) in which it may be cut
+    last_pause: int = 0  # by the rule of the last pause: where it may be cut ...
+    resumed: int = 0  # ... and where speech went on after that
+    found: list[tuple[int, int]] = field(default_factory=list)
+
+    def frame(self, position: int, probability: float) -> None:
+        """Takes the frame that begins at `position`."""
+        options = self.options
+        neg = options.neg_threshold
+        low = max(options.threshold - 0.15, 0.01) if neg is None else neg
+        if probability >= options.threshold:
+            if self.pause:
+                self._resume(position)
+            if self.start is None:
+                self.start = position
+                return
+        if self.start is not None and position - self.start > self._longest():
+            self._cut(self.start, position)
+        if self.start is not None and probability < low:
+            self._silence(self.start, position)
+
+    def spans(self, n_samples: int) -> list[Span]:
+        """The spans found; one that is open ends with the recording, even inside a pause."""
+        if self.start is not None:
+            self._close(self.start, n_samples, self._samples("min_speech_duration_ms"))
+        return _padded(self.found, self._samples("speech_pad_ms"), n_samples)
+
+    def _samples(self, option: str) -> float:
+        duration_ms: float = getattr(self.options, option)
+        return self.sample_rate * duration_ms / 1000
+
+    def _longest(self) -> float:
+        window, pad = SILERO_WINDOW[self.sample_rate], self._samples("speech_pad_ms")
+        return self.sample_rate * self.options.max_speech_duration_s - window - 2 * pad
+
+    def _resume(self, position: int) -> None:
+        length = position - self.pause
+        if length > self._samples("min_silence_at_max_speech_ms"):
+            self.pauses.append((self.pause, length))
+        self.pause = 0
+        if self.resumed < self.last_pause:
+            self.resumed = position
+
+    def _cut(self, start: int, position: int) -> None:
+        """The open span has become too long: ends it in a pause, where there was one, and goes on after."""
+        if self.options.use_longest_pause and self.pauses:
+            pause, length = max(self.pauses, key=lambda candidate: candidate[1])  # the first of equals
+            resumed = pause + length
+        else:
+            pause, resumed = self.last_pause, self.resumed
+        if not pause:
+            self._close(start, position)
+            return
+        self._close(start, pause)
+        self.start = resumed if resumed >= pause else None
+
+    def _silence(self, start: int, position: int) -> None:
+        self.pause = self.pause or position
+        length = position - self.pause
+        if not self.options.use_longest_pause and length > self._samples("min_silence_at_max_speech_ms"):
+            self.last_pause = self.pause
+        if length >= self._samples("min_silence_duration_ms"):
+            self._close(start, self.pause, self._samples("min_speech_duration_ms"))
+
+    def _close(self, start: int, end: int, shortest: float = 0.0) -> None:
+        """Ends the open span, which is kept when it is longer than `shortest`."""
+        if end - start > shortest:
+            self.found.append((start, end))
+        self.start, self.pause, self.last_pause, self.resumed = None, 0, 0, 0
+        self.pauses = []
+
+
+def _padded(found: Sequence[tuple[int, int]], pad: float, n_samples: int) -> list[Span]:
+    """Spans with `pad` samples more on both sides; two share the silence between them."""
+    starts, ends = [start for start, _ in found], [end for _, end in found]
+    for i, end in enumerate(ends):
+        if i == 0:
+            starts[0] = int(max(0, starts[0] - pad))
+        silence = starts[i + 1] - end if i + 1 < len(found) else math.inf
+        if silence < 2 * pad:
+            ends[i] += int(silence // 2)
+            starts[i + 1] -= int(silence // 2)
+        else:
+            ends[i] = int(min(n_samples, end + pad))
+            if i + 1 < len(found):
+                starts[i + 1] = int(max(0, starts[i + 1] - pad))
+    return [Span(start, end) for start, end in zip(starts, ends, strict=True)]
+
+
+__all__ = [
+    "SileroOptions",
+    "SileroVad",
+    "Span",
+    "SpeechProbabilities",
+    "Vad",
+    "WebRtcOptions",
+    "WebRtcVad",
+    "arrange",
+    "flags_to_spans",
+    "speech_timestamps",
+]
