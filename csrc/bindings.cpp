@@ -261,6 +261,27 @@ void bind_decoding(py::module_& m) {
     py::class_<TokenAlignment>(m, "TokenAlignment")
         .def_readonly("probabilities", &TokenAlignment::probabilities)
         .def_readonly("times", &TokenAlignment::times);
+    py::class_<SearchOptions>(m, "SearchOptions")
+        .def(py::init([](int beam_size, int max_symbols, std::vector<int32_t> suppress,
+                         std::vector<std::vector<int32_t>> hotwords, float hotword_boost) {
+                 SearchOptions options;
+                 options.beam_size = beam_size;
+                 options.max_symbols = max_symbols;
+                 options.suppress = std::move(suppress);
+                 options.hotwords = std::move(hotwords);
+                 options.hotword_boost = hotword_boost;
+                 options.check();
+                 return options;
+             }),
+             py::kw_only(), py::arg("beam_size") = 1, py::arg("max_symbols") = 0,
+             py::arg("suppress") = std::vector<int32_t>{},
+             py::arg("hotwords") = std::vector<std::vector<int32_t>>{}, py::arg("hotword_boost") = 1.5f);
+    py::class_<Recognized>(m, "Recognized")
+        .def_readonly("tokens", &Recognized::tokens)
+        .def_readonly("frames", &Recognized::frames)
+        .def_readonly("durations", &Recognized::durations)
+        .def_readonly("logprobs", &Recognized::logprobs)
+        .def_readonly("score", &Recognized::score);
     py::class_<Encoded, std::shared_ptr<Encoded>>(m, "Encoded")
         .def_property_readonly("batch", &Encoded::batch)
         .def_property_readonly("lengths", &Encoded::lengths);
@@ -347,6 +368,8 @@ void bind_model(py::module_& m) {
                 return result;
             },
             py::arg("encoded"), py::arg("windows"), py::arg("prompts"), py::arg("positions"))
+        .def("recognize", &Session::recognize, py::arg("encoded"), py::arg("utterances"), py::arg("options"),
+             Release())
         .def("align", &Session::align, py::arg("encoded"), py::arg("windows"), py::arg("text"),
              py::arg("prefix"), py::arg("n_frames"), Release())
         .def(

@@ -14,6 +14,11 @@ namespace rustasr {
 struct EncodedFrames {
     ggml_tensor* values = nullptr;
     std::vector<int> lengths;  // frames of each utterance
+
+    /// Throws OptionError where an utterance is none of these.
+    void check(const std::vector<int>& utterances) const;
+    /// [length, n] on the host.
+    std::vector<float> read(int utterance) const;
 };
 
 struct SearchOptions {
@@ -22,9 +27,14 @@ struct SearchOptions {
     std::vector<int32_t> suppress;               // ids that are never emitted (never the blank)
     std::vector<std::vector<int32_t>> hotwords;  // token sequences that a beam search prefers
     float hotword_boost = 1.5f;                  // added to the log-probability per matched token
+    // Transducers: a hypothesis goes on with what is at most this far below the likeliest. γ of modified
+    // adaptive expansion search (Kim et al. 2020, arXiv:2011.02072); 2.3 is ESPnet's and NeMo's value.
+    float expansion_gamma = 2.3f;
 
     /// Throws OptionError.
     void check() const;
+    /// Throws OptionError where an id is none of the vocabulary's.
+    void check_ids(int32_t n_vocab) const;
 };
 
 /// One utterance's tokens.

@@ -2,9 +2,9 @@
 #pragma once
 
 #include <cmath>
-#include <cstring>
 
 #include "kernels/elementwise_form.h"
+#include "kernels/simd_part.h"
 
 namespace rustasr::kernels {
 namespace {
@@ -14,18 +14,6 @@ constexpr int W = Simd::W;
 constexpr int kStreams = 4;  // independent chains, to hide the latency of an addition
 constexpr int64_t kBlock = 1024;
 static_assert(kBlock % (kStreams * W) == 0, "whole blocks");
-
-RUSTASR_INLINE V load_part(const float* p, int64_t n, float rest) {
-    alignas(64) float part[W];
-    for (int i = 0; i < W; i++) part[i] = i < n ? p[i] : rest;
-    return Simd::load(part);
-}
-
-RUSTASR_INLINE void store_part(float* p, int64_t n, V x) {
-    alignas(64) float part[W];
-    Simd::store(part, x);
-    memcpy(p, part, static_cast<size_t>(n) * sizeof(float));
-}
 
 float maximum(const float* x, int64_t n) {
     V best[kStreams];

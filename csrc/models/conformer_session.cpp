@@ -6,7 +6,8 @@
 #include <utility>
 
 #include "core/error.h"
-#include "decode/recognition.h"
+#include "decode/ctc.h"
+#include "decode/transducer.h"
 #include "kernels/elementwise.h"
 #include "nn/distance_keys.h"
 
@@ -61,9 +62,12 @@ kernels::Precision precision_for(ggml_type weights) {
     return ggml_is_quantized(weights) ? kernels::Precision::Mixed : kernels::Precision::F32;
 }
 
-void log_softmax(float* row, int64_t n) {
-    const float normalizer = kernels::log_sum_exp(row, n);
-    for (int64_t i = 0; i < n; ++i) row[i] -= normalizer;
+void log_softmax_rows(std::vector<float>& rows, int64_t n) {
+    for (size_t at = 0; at < rows.size(); at += static_cast<size_t>(n)) {
+        float* row = &rows[at];
+        const float normalizer = kernels::log_sum_exp(row, n);
+        for (int64_t i = 0; i < n; ++i) row[i] -= normalizer;
+    }
 }
 
 class ConformerSession : public Session {
@@ -76,10 +80,16 @@ class ConformerSession : public Session {
             const bool exact = model_->weight_type() == GGML_TYPE_F32;
             distances_.emplace(backend_, model_->encoder, config_, exact ? GGML_TYPE_F32 : GGML_TYPE_F16);
         }
+        if (model_->head.transducer()) transducer_.emplace(backend_, *model_->head.transducer());
     }
 
     std::shared_ptr<Encoded> encode(const std::vector<MatrixView>& features) override;
     std::map<std::string, Matrix> encode_taps(const std::vector<MatrixView>& features,
+                                              const std::vector<std::string>& names) override;
+    std::vector<Recognized> recognize(Encoded& encoded, const std::vector<int>& utterances,
+                                      const SearchOptions& options) override;
+    std::map<std::string, Matrix> decode_taps(Encoded& encoded, int utterance,
+                                              const std::vector<int32_t>& tokens,
                                               const std::vector<std::string>& names) override;
 
    private:
@@ -92,6 +102,7 @@ class ConformerSession : public Session {
     std::shared_ptr<const ConformerModel> model_;
     const ConformerConfig& config_;
     std::optional<DistanceKeys> distances_;
+    std::optional<Transducer> transducer_;  // none: CTC
     /// The graph of the last shape. Another shape takes its memory: building it anew costs a millisecond or
     /// a few, memory of its own for every shape would cost more.
     std::unique_ptr<Pass> pass_;
@@ -139,7 +150,7 @@ std::unique_ptr<Pass> ConformerSession::build(const PassShape& shape, std::vecto
     }
     ggml_tensor* frames = model_->encoder(graph, pass->mel, batch);
     pass->output = model_->head(graph, frames);
-    graph.tap("logits", pass->output);
+    graph.tap(transducer_ ? "projected" : "logits", pass->output);
     graph.output(pass->output);
     graph.finish();
     return pass;
@@ -194,7 +205,7 @@ std::shared_ptr<Encoded> ConformerSession::encode(const std::vector<MatrixView>&
     std::vector<int> lengths;
     for (const MatrixView& window : features)
         lengths.push_back(static_cast<int>(config_.n_frames(window.rows)));
-    auto encoded = std::make_shared<ConformerEncoded>(backend_, model_->n_classes, lengths);
+    auto encoded = std::make_shared<ConformerEncoded>(backend_, model_->head.width(), lengths);
     std::vector<float> rows;
     for (const std::vector<size_t>& members : plan(features)) {
         std::vector<MatrixView> windows;
@@ -208,8 +219,7 @@ std::shared_ptr<Encoded> ConformerSession::encode(const std::vector<MatrixView>&
             ggml_backend_tensor_get(pass_->output, rows.data(),
                                     b * static_cast<size_t>(pass_->batch.n_frames) * pass_->output->nb[1],
                                     rows.size() * sizeof(float));
-            for (size_t at = 0; at < rows.size(); at += static_cast<size_t>(to->ne[0]))
-                log_softmax(&rows[at], to->ne[0]);
+            if (!transducer_) log_softmax_rows(rows, to->ne[0]);
             ggml_backend_tensor_set(to, rows.data(), members[b] * to->nb[2], rows.size() * sizeof(float));
         }
     }
@@ -222,23 +232,84 @@ std::map<std::string, Matrix> ConformerSession::encode_taps(const std::vector<Ma
     const auto pass = build(shape_of(features), names);
     run(*pass, features);
     std::map<std::string, Matrix> taps = collect_taps(pass->graph, names);
-    if (const auto logits = taps.find("logits"); logits != taps.end()) {
-        Matrix& m = logits->second;
-        for (int64_t t = 0; t < m.rows; ++t)
-            log_softmax(&m.values[static_cast<size_t>(t * m.columns)], m.columns);
+    if (const auto logits = taps.find("logits"); logits != taps.end())
+        log_softmax_rows(logits->second.values, logits->second.columns);
+    return taps;
+}
+
+const EncodedFrames& frames_of(const Encoded& encoded) {
+    return dynamic_cast<const ConformerEncoded&>(encoded).frames;
+}
+
+std::vector<Recognized> ConformerSession::recognize(Encoded& encoded, const std::vector<int>& utterances,
+                                                    const SearchOptions& options) {
+    const EncodedFrames& frames = frames_of(encoded);
+    return transducer_ ? transducer_->recognize(frames, utterances, options)
+                       : ctc_search(frames, utterances, options);
+}
+
+/// "prediction": joint.pred at the start and after each token. "joint": logits of each frame at the start.
+std::map<std::string, Matrix> ConformerSession::decode_taps(Encoded& encoded, int utterance,
+                                                            const std::vector<int32_t>& tokens,
+                                                            const std::vector<std::string>& names) {
+    if (!transducer_) return Session::decode_taps(encoded, utterance, tokens, names);
+    TransducerNetwork& network = transducer_->network();
+    const TransducerConfig& config = network.config();
+    const EncodedFrames& frames = frames_of(encoded);
+    frames.check({utterance});
+    for (int32_t token : tokens) {
+        if (token >= 0 && token < config.n_vocab) continue;
+        throw OptionError("tokens: expected ids below " + std::to_string(config.n_vocab) + ", found " +
+                          std::to_string(token));
+    }
+    std::map<std::string, Matrix> taps;
+    for (const std::string& name : names) {
+        Matrix& tap = taps[name];
+        PredictionPtr prediction = network.start();
+        if (name == "prediction") {
+            tap = {static_cast<int64_t>(tokens.size()) + 1, config.joint_hidden, prediction->output};
+            for (int32_t token : tokens) {
+                prediction = network.predict({{prediction.get(), token}}).front();
+                tap.values.insert(tap.values.end(), prediction->output.begin(), prediction->output.end());
+            }
+        } else if (name == "joint") {
+            tap = {frames.lengths[static_cast<size_t>(utterance)], config.n_classes(), {}};
+            const std::vector<float> rows = frames.read(utterance);
+            for (size_t at = 0; at < rows.size(); at += static_cast<size_t>(config.joint_hidden)) {
+                const float* logits = network.joint({{&rows[at], prediction->output.data()}});
+                tap.values.insert(tap.values.end(), logits, logits + config.n_classes());
+            }
+        } else {
+            throw OptionError("no intermediate named \"" + name + "\"");
+        }
     }
     return taps;
 }
 
 }  // namespace
 
+ConformerHead::ConformerHead(Weights root, const GgufFile& file, int d_model) {
+    if (file.str("head.type") != "ctc") {
+        transducer_.emplace(root, TransducerConfig::read(file, d_model));
+        width_ = transducer_->config.joint_hidden;
+        return;
+    }
+    const uint32_t n_vocab = file.u32("head.n_vocab", 1, 1 << 20);
+    file.u32("head.blank_id", n_vocab, n_vocab);
+    width_ = static_cast<int>(n_vocab) + 1;
+    ctc_.emplace(root / "head", d_model, width_);
+}
+
+ggml_tensor* ConformerHead::operator()(Graph& graph, ggml_tensor* frames) const {
+    return ctc_ ? (*ctc_)(graph, frames) : transducer_->project(graph, frames);
+}
+
 ConformerModel::ConformerModel(std::unique_ptr<WeightStore> store, const ConformerConfig& config)
     : Model(std::move(store)),
       config(config),
       frontend(store_->root() / "frontend", store_->file()),
       encoder(store_->root() / "encoder", config),
-      n_classes(static_cast<int>(store_->file().u32("head.n_vocab", 1, 1 << 20)) + 1),
-      head(store_->root() / "head", config.d_model, n_classes) {}
+      head(store_->root(), store_->file(), config.d_model) {}
 
 std::unique_ptr<Session> ConformerModel::session() const {
     auto self = std::static_pointer_cast<const ConformerModel>(shared_from_this());

@@ -9,7 +9,8 @@
 //     x + self_attn(norm(x))              16 heads of 48; the input is rotated before q and k are projected
 //     x + conv(norm(x))                   768 → 1536, GLU, depthwise k5, LayerNorm, SiLU, → 768
 //     norm_out(x + ½ feed_forward2(norm(x)))
-//   head                                                    [n_classes, T·B], log-softmax; the blank is last
+//   CTC: head                                               [n_classes, T·B], log-softmax; the blank is last
+//   RNN-T: joint.enc                                        [320, T·B], then nn/lstm.h: one LSTM of 320
 //
 // v2 has two 3×3 convolutions over mels and frames and a linear in place of pre_encode, kernel 31 and a
 // BatchNorm (folded); v1 also has Parakeet's attention. The file says which (conformer.*).

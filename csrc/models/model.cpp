@@ -86,6 +86,9 @@ std::vector<Matrix> Session::classify(Encoded&, const std::vector<int>&,
                                       const std::vector<std::vector<int>>&) {
     unsupported("classes");
 }
+std::vector<Recognized> Session::recognize(Encoded&, const std::vector<int>&, const SearchOptions&) {
+    unsupported("CTC or transducer head");
+}
 std::vector<TokenAlignment> Session::align(Encoded&, const std::vector<int>&,
                                            const std::vector<std::vector<int32_t>>&,
                                            const std::vector<std::vector<int32_t>>&,

@@ -15,6 +15,7 @@
 #include "core/weights.h"
 #include "decode/alignment.h"
 #include "decode/autoregressive.h"
+#include "decode/recognition.h"
 #include "frontend/mel.h"
 
 namespace rustasr {
@@ -68,6 +69,9 @@ class Session {
     virtual std::vector<Matrix> classify(Encoded& encoded, const std::vector<int>& windows,
                                          const std::vector<std::vector<int32_t>>& prompts,
                                          const std::vector<std::vector<int>>& positions);
+    /// Searches in the frames of the given utterances, with a CTC or transducer head.
+    virtual std::vector<Recognized> recognize(Encoded& encoded, const std::vector<int>& utterances,
+                                              const SearchOptions& options);
     /// text[i]: the text tokens of window windows[i]; prefix[i]: what stands before them, without
     /// <|notimestamps|>; n_frames[i]: mel frames of the window that hold audio.
     virtual std::vector<TokenAlignment> align(Encoded& encoded, const std::vector<int>& windows,

@@ -118,6 +118,44 @@ class TokenAlignment:
     def times(self) -> list[float]:
         """Seconds in the window at which each text token, then end-of-text, starts."""
 
+class SearchOptions:
+    def __init__(
+        self,
+        *,
+        beam_size: int = 1,
+        max_symbols: int = 0,
+        suppress: Sequence[int] = (),
+        hotwords: Sequence[Sequence[int]] = (),
+        hotword_boost: float = 1.5,
+    ) -> None:
+        """How a CTC or transducer head is searched; out of range is an OptionError.
+
+        `beam_size` 1 is greedy. `max_symbols` tokens on one frame at most, 0: as the model says. Ids in
+        `suppress` are never emitted. A beam search adds `hotword_boost` to the log-probability for every
+        token of a hotword (a token sequence) that it finds.
+        """
+
+class Recognized:
+    """The tokens of one utterance."""
+
+    @property
+    def tokens(self) -> list[int]: ...
+    @property
+    def frames(self) -> list[int]:
+        """Encoder frame at which each token was emitted."""
+
+    @property
+    def durations(self) -> list[int]:
+        """Frames that each token lasts: what a TDT head says (it may be 0), 1 elsewhere."""
+
+    @property
+    def logprobs(self) -> list[float]:
+        """Log-probability of each token, among tokens and blank."""
+
+    @property
+    def score(self) -> float:
+        """Log-probability of the whole; of a beam search with the boosts of the hotwords."""
+
 class Encoded:
     """The encoder's result for a batch of windows; it stays on the device."""
 
@@ -150,9 +188,9 @@ class Session:
         self, features: Sequence[NDArray[np.float32]], names: Sequence[str]
     ) -> dict[str, NDArray[np.float32]]:
         """Intermediates [T, d]: "conv" (Whisper) or "subsampling", "blocks.0" …, "output"; with CTC "logits"
-        (log-probabilities). The windows of a batch follow each other, padded to the longest. Qwen3-ASR's
-        "conv", "blocks.N" and "output" (projected) have the vectors that count only; "conv3" is the last
-        convolution's output for all chunks, [chunk · time · mel, channel]."""
+        (log-probabilities), with a transducer "projected". The windows of a batch follow each other, padded
+        to the longest. Qwen3-ASR's "conv", "blocks.N" and "output" (projected) have the vectors that count
+        only; "conv3" is the last convolution's output for all chunks, [chunk · time · mel, channel]."""
 
     def detect_language(self, encoded: Encoded) -> NDArray[np.float32]:
         """Probabilities [batch, n_languages]."""
@@ -181,6 +219,11 @@ class Session:
     ) -> list[NDArray[np.float32]]:
         """Of an aligner: logits [len(positions[i]), n_classes] at these (ascending) places of prompts[i]."""
 
+    def recognize(
+        self, encoded: Encoded, utterances: Sequence[int], options: SearchOptions
+    ) -> list[Recognized]:
+        """One result per utterance, by its place in the batch; with a CTC or transducer head."""
+
     def align(
         self,
         encoded: Encoded,
@@ -195,7 +238,9 @@ class Session:
         self, encoded: Encoded, window: int, tokens: Sequence[int], names: Sequence[str]
     ) -> dict[str, NDArray[np.float32]]:
         """Intermediates on given tokens: "blocks.0" …, "logits" [T, n_vocab]; Whisper's "ln" and
-        "cross_qk.LAYER.HEAD"; Qwen3-ASR's "embeddings", with the audio in place."""
+        "cross_qk.LAYER.HEAD"; Qwen3-ASR's "embeddings", with the audio in place. Of a transducer:
+        "prediction" [1 + len(tokens), joint], the prediction network before and after each token, projected;
+        "joint" [T, n_classes], logits of every frame before any token."""
 
 class Model:
     def __init__(self, path: str, device: str = "auto", threads: int = 0) -> None: ...

@@ -1,0 +1,134 @@
+#include "kernels/recurrent.h"
+
+#include <string>
+
+#include "core/error.h"
+#include "kernels/recurrent_form.h"
+#include "kernels/vector_form.h"
+
+namespace rustasr::kernels {
+namespace {
+
+const RecurrentForm& form_of(VectorForm form) {
+    switch (form) {
+#if RUSTASR_HAVE_AVX2
+        case VectorForm::Avx2:
+            return recurrent_form_avx2();
+#endif
+#if RUSTASR_HAVE_AVX512
+        case VectorForm::Avx512:
+            return recurrent_form_avx512();
+#endif
+#if RUSTASR_HAVE_NEON
+        case VectorForm::Neon:
+            return recurrent_form_neon();
+#endif
+        default:
+            return recurrent_form_portable();
+    }
+}
+
+const RecurrentForm& chosen_form() {
+    static const RecurrentForm& form = form_of(chosen_vector_form());
+    return form;
+}
+
+const float* floats(const ggml_tensor* t) { return static_cast<const float*>(t->data); }
+
+Columns columns(const ggml_tensor* t) { return {floats(t), static_cast<int64_t>(t->nb[1] / sizeof(float))}; }
+
+void compute_linear(ggml_tensor* dst, int ith, int nth, void* form) {
+    const ggml_tensor *weight = dst->src[0], *bias = dst->src[1], *x = dst->src[2];
+    const LinearTask task = {weight->data,
+                             weight->type,
+                             floats(bias),
+                             weight->ne[0],
+                             x->ne[1],
+                             columns(x),
+                             static_cast<float*>(dst->data),
+                             dst->ne[0]};
+    const int64_t n = weight->ne[1], fours = (n + 3) / 4;  // rows are read four at a time
+    const int64_t begin = fours * ith / nth * 4, end = fours * (ith + 1) / nth * 4;
+    static_cast<const RecurrentForm*>(form)->linear(task, begin, end < n ? end : n);
+}
+
+void compute_lstm_step(ggml_tensor* dst, int ith, int nth, void* form) {
+    const ggml_tensor *weight = dst->src[0], *bias = dst->src[1], *x = dst->src[2], *state = dst->src[3];
+    const int64_t p = weight->ne[1] / 4;
+    const LstmTask task = {weight->data,
+                           weight->type,
+                           floats(bias),
+                           weight->ne[0] - p,
+                           p,
+                           x->ne[1],
+                           columns(x),
+                           columns(state),
+                           static_cast<float*>(dst->data),
+                           dst->ne[0]};
+    static_cast<const RecurrentForm*>(form)->lstm_step(task, p * ith / nth, p * (ith + 1) / nth);
+}
+
+std::string shape_of(const ggml_tensor* t) {
+    return "[" + std::to_string(t->ne[0]) + ", " + std::to_string(t->ne[1]) + "] in " +
+           ggml_type_name(t->type);
+}
+
+void check(const char* op, const char* what, const ggml_tensor* t, int64_t ne0, int64_t ne1) {
+    if (t->type == GGML_TYPE_F32 && t->ne[0] == ne0 && t->ne[1] == ne1 && t->ne[2] * t->ne[3] == 1 &&
+        t->nb[0] == sizeof(float) && t->nb[1] % sizeof(float) == 0) {
+        return;
+    }
+    throw OptionError(std::string(op) + ": expected " + what + " of [" + std::to_string(ne0) + ", " +
+                      std::to_string(ne1) + "] in f32, found " + shape_of(t));
+}
+
+void check_weight(const char* op, const ggml_tensor* weight) {
+    if (recurrent_supported(weight->type) && ggml_is_contiguous(weight)) return;
+    throw OptionError(std::string(op) + ": expected a contiguous weight in f32, f16 or bf16, found " +
+                      shape_of(weight));
+}
+
+}  // namespace
+
+std::vector<const RecurrentForm*> recurrent_usable_forms() {
+    std::vector<const RecurrentForm*> forms;
+    for (VectorForm form : usable_vector_forms()) forms.push_back(&form_of(form));
+    return forms;
+}
+
+bool recurrent_supported(ggml_type weight) {
+    return weight == GGML_TYPE_F32 || weight == GGML_TYPE_F16 || weight == GGML_TYPE_BF16;
+}
+
+ggml_tensor* narrow_linear_with(const RecurrentForm& form, ggml_context* ctx, ggml_tensor* weight,
+                                ggml_tensor* bias, ggml_tensor* x) {
+    check_weight("narrow_linear", weight);
+    check("narrow_linear", "a bias", bias, weight->ne[1], 1);
+    check("narrow_linear", "x", x, weight->ne[0], x->ne[1]);
+    ggml_tensor* args[] = {weight, bias, x};
+    return ggml_custom_4d(ctx, GGML_TYPE_F32, weight->ne[1], x->ne[1], 1, 1, args, 3, compute_linear,
+                          GGML_N_TASKS_MAX, const_cast<RecurrentForm*>(&form));
+}
+
+ggml_tensor* lstm_step_with(const RecurrentForm& form, ggml_context* ctx, ggml_tensor* weight,
+                            ggml_tensor* bias, ggml_tensor* x, ggml_tensor* state) {
+    const int64_t p = weight->ne[1] / 4, m = x->ne[1];
+    check_weight("lstm_step", weight);
+    check("lstm_step", "a bias", bias, 4 * p, 1);
+    check("lstm_step", "x", x, weight->ne[0] - p, m);
+    check("lstm_step", "a state", state, 2 * p, m);
+    ggml_tensor* args[] = {weight, bias, x, state};
+    return ggml_custom_4d(ctx, GGML_TYPE_F32, 6 * p, m, 1, 1, args, 4, compute_lstm_step, GGML_N_TASKS_MAX,
+                          const_cast<RecurrentForm*>(&form));
+}
+
+ggml_tensor* narrow_linear(ggml_context* ctx, ggml_tensor* weight, ggml_tensor* bias, ggml_tensor* x) {
+    return narrow_linear_with(chosen_form(), ctx, weight, bias, x);
+}
+
+ggml_tensor* lstm_step(ggml_context* ctx, ggml_tensor* weight, ggml_tensor* bias, ggml_tensor* x,
+                       ggml_tensor* state) {
+    return lstm_step_with(chosen_form(), ctx, weight, bias, x, state);
+}
+
+}  // namespace rustasr::kernels

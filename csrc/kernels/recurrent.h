@@ -1,0 +1,23 @@
+// One step of an LSTM, and a linear layer, for a few columns of activations: what a transducer's decoder does
+// some hundred times a sentence. The time goes into reading the weights, so each is read once for all columns
+// and widened on the way; activations stay F32. Sums do not depend on how many columns there are.
+#pragma once
+
+#include "ggml.h"
+
+namespace rustasr::kernels {
+
+// weight x + bias. weight [k, n] F32, F16 or BF16, contiguous; x [k, m] F32 with adjacent elements in a
+// column; bias [n] F32. Result [n, m].
+ggml_tensor* narrow_linear(ggml_context* ctx, ggml_tensor* weight, ggml_tensor* bias, ggml_tensor* x);
+
+// One step of m LSTM cells of width p. weight [k + p, 4p] as above: columns for the input, then for the
+// hidden state; rows in PyTorch's order of gates i, f, g, o. bias [4p]; x [k, m]; state [2p, m]: h, then c.
+// Result [6p, m]: the state after it, then what is left of the gates.
+ggml_tensor* lstm_step(ggml_context* ctx, ggml_tensor* weight, ggml_tensor* bias, ggml_tensor* x,
+                       ggml_tensor* state);
+
+// Whether a weight of this type can be read.
+bool recurrent_supported(ggml_type weight);
+
+}  // namespace rustasr::kernels
