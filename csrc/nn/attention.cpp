@@ -62,29 +62,31 @@ ggml_tensor* attention(Graph& graph, ggml_tensor* q, ggml_tensor* k, ggml_tensor
     return weigh_values(graph, scores, v, frames.keys(), score_scale(q));
 }
 
-ggml_tensor* relative_attention(Graph& graph, ggml_tensor* q, const QueryBiases& biases, ggml_tensor* k,
-                                ggml_tensor* v, ggml_tensor* distances, const FrameMask& frames) {
+ggml_tensor* relative_attention(Graph& graph, ggml_tensor* q, ggml_tensor* bias_u, ggml_tensor* bias_v,
+                                ggml_tensor* k, ggml_tensor* v, ggml_tensor* positions,
+                                const FrameMask& frames) {
     ggml_context* ctx = graph.ctx();
     const int64_t n_frames = q->ne[1];
-    GGML_ASSERT(distances->ne[1] == 2 * n_frames - 1);
+    GGML_ASSERT(positions->ne[1] == 2 * n_frames - 1);
     if (graph.cpu_kernels() && kernels::attention_supported(q->ne[0], k->type)) {
         kernels::AttentionOptions options;
         options.lengths = frames.lengths();
-        options.positions = {distances, biases.u, biases.v};
+        options.positions = {positions, bias_u, bias_v};
         options.precision = graph.precision();
         return join_heads(graph, kernels::attention(ctx, q, k, v, score_scale(q), options));
     }
     const auto biased = [&](ggml_tensor* bias) {
         return ggml_add(ctx, q, ggml_reshape_3d(ctx, bias, bias->ne[0], 1, bias->ne[1]));
     };
-    ggml_tensor* by_place = ggml_mul_mat(ctx, distances, biased(biases.v));  // [2T − 1, T, H, B]
+    ggml_tensor* by_place = ggml_mul_mat(ctx, positions, biased(bias_v));  // [2T − 1, T, H, B]
     // Row i starts at column T − 1 − i: a view whose rows are one value shorter.
     const size_t element = sizeof(float), row = by_place->nb[1] - element;
     ggml_tensor* by_key = ggml_view_4d(ctx, by_place, n_frames, n_frames, by_place->ne[2], by_place->ne[3],
                                        n_frames == 1 ? by_place->nb[1] : row, by_place->nb[2],
                                        by_place->nb[3], static_cast<size_t>(n_frames - 1) * element);
-    ggml_tensor* scores = ggml_mul_mat(ctx, k, biased(biases.u));  // [T, T, H, B]
-    return weigh_values(graph, ggml_add_inplace(ctx, scores, by_key), v, frames.keys(), score_scale(q));
+    ggml_tensor* scores =
+        ggml_add_inplace(ctx, ggml_mul_mat(ctx, k, biased(bias_u)), by_key);  // [T, T, H, B]
+    return weigh_values(graph, scores, v, frames.keys(), score_scale(q));
 }
 
 }  // namespace rustasr

@@ -20,16 +20,12 @@ ggml_tensor* attention(Graph& graph, ggml_tensor* q, ggml_tensor* k, ggml_tensor
 /// q, k, v [D, T, H, B] F32. Returns [D·H, T·B].
 ggml_tensor* attention(Graph& graph, ggml_tensor* q, ggml_tensor* k, ggml_tensor* v, const FrameMask& frames);
 
-/// Learnt vectors that the queries get added to them: u for contents, v for distances.
-struct QueryBiases {
-    ggml_tensor* u;  // [D, H]
-    ggml_tensor* v;  // [D, H]
-};
-
 /// The same with a term for the distance of key j from query i (Transformer-XL, Dai et al. 2019,
-/// arXiv:1901.02860, section 3.3): scores[i, j] = ((q[i] + u)·k[j] + (q[i] + v)·distances[T − 1 − i + j]) /
-/// √D. distances [D, 2T − 1, H] F32 or F16. Returns [D·H, T·B].
-ggml_tensor* relative_attention(Graph& graph, ggml_tensor* q, const QueryBiases& biases, ggml_tensor* k,
-                                ggml_tensor* v, ggml_tensor* distances, const FrameMask& frames);
+/// arXiv:1901.02860): scores[i, j] = ((q[i] + bias_u)·k[j] + (q[i] + bias_v)·positions[T − 1 − i + j]) / √D.
+/// q, k, v [D, T, H, B] F32; bias_u, bias_v [D, H] F32; positions [D, 2T − 1, H] F32 or F16. Returns [D·H,
+/// T·B].
+ggml_tensor* relative_attention(Graph& graph, ggml_tensor* q, ggml_tensor* bias_u, ggml_tensor* bias_v,
+                                ggml_tensor* k, ggml_tensor* v, ggml_tensor* positions,
+                                const FrameMask& frames);
 
 }  // namespace rustasr

@@ -256,8 +256,8 @@ class RelativeAttention final : public SelfAttention {
           qkv_(w / "qkv", d_, 3 * d_, c.use_bias),
           pos_(w / "pos", d_, d_, false),
           out_(w / "out", d_, d_, c.use_bias),
-          biases_{w.get_f32("pos_bias_u", {c.d_head(), n_head_}),
-                  w.get_f32("pos_bias_v", {c.d_head(), n_head_})} {}
+          bias_u_(w.get_f32("pos_bias_u", {c.d_head(), n_head_})),
+          bias_v_(w.get_f32("pos_bias_v", {c.d_head(), n_head_})) {}
 
     ggml_tensor* operator()(Graph& graph, ggml_tensor* normed, ggml_tensor* residual,
                             const ConformerBatch& batch, size_t layer) const override {
@@ -265,8 +265,8 @@ class RelativeAttention final : public SelfAttention {
         const auto part = [&](int64_t index) {
             return split_heads(graph, qkv, d_, n_head_, index, batch.n_frames, batch.batch);
         };
-        ggml_tensor* y = relative_attention(graph, part(0), biases_, part(1), part(2), batch.distances[layer],
-                                            batch.frames());
+        ggml_tensor* y = relative_attention(graph, part(0), bias_u_, bias_v_, part(1), part(2),
+                                            batch.distances[layer], batch.frames());
         return out_(graph, y, Activation::None, residual);
     }
 
@@ -277,7 +277,8 @@ class RelativeAttention final : public SelfAttention {
    private:
     int64_t d_, n_head_;
     Linear qkv_, pos_, out_;
-    QueryBiases biases_;
+    ggml_tensor* bias_u_;  // [d_head, n_head]
+    ggml_tensor* bias_v_;  // [d_head, n_head]
 };
 
 std::unique_ptr<SelfAttention> make_attention(Weights w, const ConformerConfig& c) {
