@@ -303,3 +303,17 @@ def test_durations_must_be_as_many_as_the_outputs(tmp_path: Path) -> None:
     made = make_parakeet().configured("decoding.durations", [0, 1, 2])
     with pytest.raises(ModelFileError, match=r"durations' has 3 values, 'joint\.num_extra_outputs' is 5"):
         gguf_of(made, tmp_path)
+
+
+def test_the_command_line_converts_an_archive(tmp_path: Path) -> None:
+    from click.testing import CliRunner
+
+    from rustasr.cli import main
+
+    source = write_nemo(tmp_path / "model.nemo", make_parakeet())
+    result = CliRunner().invoke(
+        main, ["convert", str(source), "-o", str(tmp_path / "out.gguf"), "--qtype", "q8_0"]
+    )
+    assert result.exit_code == 0, result.output
+    assert "parakeet, from nemo" in result.output
+    assert "kept wider" in result.output and "prediction.embed.weight: f16" in result.output
