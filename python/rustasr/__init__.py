@@ -31,16 +31,21 @@ from rustasr.errors import (
 
 if TYPE_CHECKING:
     from rustasr.audio import AudioSource, load_audio, open_audio
+    from rustasr.families.gigaam import GigaamOptions
+    from rustasr.families.parakeet import ParakeetOptions
     from rustasr.families.whisper import WhisperOptions
     from rustasr.model import AsrModel, load_model
     from rustasr.progress import Progress
-    from rustasr.types import Segment, TranscriptionResult, Word
+    from rustasr.types import Segment, Token, TranscriptionResult, Word
 
 _LAZY = {
     "AsrModel": "rustasr.model",
     "AudioSource": "rustasr.audio",
+    "GigaamOptions": "rustasr.families.gigaam",
+    "ParakeetOptions": "rustasr.families.parakeet",
     "Progress": "rustasr.progress",
     "Segment": "rustasr.types",
+    "Token": "rustasr.types",
     "TranscriptionResult": "rustasr.types",
     "WhisperOptions": "rustasr.families.whisper",
     "Word": "rustasr.types",
@@ -106,13 +111,16 @@ __all__ = [
     "Cancelled",
     "ChecksumError",
     "DeviceError",
+    "GigaamOptions",
     "ModelError",
     "ModelFileError",
     "ModelNotFoundError",
     "OptionError",
+    "ParakeetOptions",
     "Progress",
     "RustAsrError",
     "Segment",
+    "Token",
     "TranscriptionError",
     "TranscriptionResult",
     "UnsupportedModelError",

@@ -17,7 +17,11 @@ if TYPE_CHECKING:
     from rustasr.registry import ModelInfo
     from rustasr.types import TranscriptionResult
 
-FAMILIES = {"whisper": "rustasr.families.whisper:Whisper"}
+FAMILIES = {
+    "whisper": "rustasr.families.whisper:Whisper",
+    "gigaam": "rustasr.families.gigaam:Gigaam",
+    "parakeet": "rustasr.families.parakeet:Parakeet",
+}
 """general.architecture of the GGUF -> module:class. One row per family; grep finds them all."""
 
 

@@ -17,13 +17,24 @@ class Word:
 
 
 @dataclass(frozen=True, slots=True)
+class Token:
+    """One token of the model's vocabulary with its time span and the model's probability of it (0 to 1)."""
+
+    id: int
+    text: str
+    start: float
+    end: float
+    confidence: float
+
+
+@dataclass(frozen=True, slots=True)
 class Segment:
     """A stretch of speech with its text.
 
-    What a family does not know stays None: `words` without word timestamps, `speaker` without
-    diarization, the decoding statistics (`temperature`, `avg_logprob`, `compression_ratio`,
-    `no_speech_prob`) where the decoder has none. `flags` name what looked doubtful, for instance
-    "no_speech", "repetition" or "low_confidence".
+    What a family does not know stays None: `words` without word timestamps, `timed_tokens` where
+    tokens have no times of their own, `speaker` without diarization, the decoding statistics
+    (`temperature`, `avg_logprob`, `compression_ratio`, `no_speech_prob`) where the decoder has none.
+    `flags` name what looked doubtful, for instance "no_speech", "repetition" or "low_confidence".
     """
 
     start: float
@@ -33,6 +44,7 @@ class Segment:
     speaker: str | None = None
     confidence: float | None = None
     tokens: tuple[int, ...] = ()
+    timed_tokens: tuple[Token, ...] | None = None
     temperature: float | None = None
     avg_logprob: float | None = None
     compression_ratio: float | None = None
@@ -111,4 +123,4 @@ class TranscriptionResult:
         return writers.to_tsv(self)
 
 
-__all__ = ["Segment", "TranscriptionResult", "Word"]
+__all__ = ["Segment", "Token", "TranscriptionResult", "Word"]

@@ -56,7 +56,7 @@ def model_options(command: Command) -> Command:
             ),
             click.option(
                 "--model-type",
-                type=click.Choice(["auto", "whisper"]),
+                type=click.Choice(["auto", "whisper", "gigaam", "parakeet"]),
                 default="auto",
                 help="Refuse a model of another family.",
             ),
@@ -99,7 +99,7 @@ def device_options(command: Command) -> Command:
 # Option name of the command line: field of the family's options. Only what is given is handed on, so that
 # the family's defaults hold and a family without the option can say so.
 def decoding_options(command: Command) -> Command:
-    """How to decode: fields of WhisperOptions."""
+    """How to decode: fields of the families' options. A family refuses what it does not have."""
     return stack(
         [
             click.option(
@@ -176,6 +176,12 @@ def decoding_options(command: Command) -> Command:
                 "--batch-size", type=int, metavar="N", help="Windows decoded together; cuts at pauses."
             ),
             click.option("--seed", type=int, metavar="N", help="Of sampling at temperatures above 0."),
+            click.option(
+                "--window-seconds", type=float, metavar="S", help="Longest stretch that is read at once."
+            ),
+            click.option(
+                "--hotword-boost", type=float, metavar="X", help="Weight of the hotwords in a beam search."
+            ),
         ]
     )(command)
 
@@ -184,7 +190,7 @@ DECODING = (
     "language task timestamps initial_prompt carry_initial_prompt hotwords prefix beam_size best_of patience "
     "length_penalty temperature compression_ratio_threshold logprob_threshold no_speech_threshold "
     "hallucination_silence_threshold condition_on_previous_text suppress_tokens clip_timestamps max_tokens "
-    "batch_size seed"
+    "batch_size seed window_seconds hotword_boost"
 ).split()
 
 

@@ -27,10 +27,10 @@ from rustasr.errors import OptionError
 from rustasr.families.family import INTERRUPTED, Family, Run
 from rustasr.families.whisper_decode import Prompter, WindowDecoder
 from rustasr.families.whisper_features import BLOCK_SECONDS, FRAMES_PER_SECOND, LogMel, read_log_mel
-from rustasr.families.whisper_languages import LANGUAGE_NAMES, language_code
 from rustasr.families.whisper_longform import WINDOW_FRAMES, Transcriber
 from rustasr.families.whisper_options import WhisperOptions
 from rustasr.families.whisper_result import Collector
+from rustasr.languages import LANGUAGE_NAMES, language_code
 from rustasr.progress import Progress, ProgressCallback
 from rustasr.tokenizer import WhisperTokenizer
 from rustasr.types import TranscriptionResult
