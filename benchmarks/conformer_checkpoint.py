@@ -112,9 +112,9 @@ def parakeet(out: Path) -> None:
                   "vocab": {piece: i for i, piece in enumerate(words(V3_PIECES))}},
     }  # fmt: skip
     (out / "tokenizer.json").write_text(json.dumps(tokenizer, ensure_ascii=False), encoding="utf-8")
-    extractor = {"feature_extractor": {"feature_size": 128, "hop_length": 160, "n_fft": 512, "preemphasis": 0.97,
-                                       "sampling_rate": 16000, "win_length": 400}}  # fmt: skip
-    (out / "processor_config.json").write_text(json.dumps(extractor))
+    extractor = {"feature_size": 128, "hop_length": 160, "n_fft": 512, "preemphasis": 0.97,
+                 "sampling_rate": 16000, "win_length": 400}  # fmt: skip
+    (out / "processor_config.json").write_text(json.dumps({"feature_extractor": extractor}))
     export(ParakeetEncoder(model.encoder).eval(), 128, out / "encoder.onnx")
 
 
@@ -157,9 +157,9 @@ def gigaam(out: Path, source: Path) -> None:
     sentencepiece_model(tokenizer, words(256))
     common = {"sample_rate": 16000, "features": 64, "win_length": 320, "hop_length": 160, "n_fft": 320,
               "mel_scale": "htk", "mel_norm": None, "center": False}  # fmt: skip
-    encoder = {"feat_in": 64, "n_layers": 16, "d_model": 768, "subsampling_factor": 4, "ff_expansion_factor": 4,
-               "self_attention_model": "rotary", "pos_emb_max_len": 5000, "n_heads": 16, "conv_kernel_size": 5,
-               "flash_attn": False, "subs_kernel_size": 5, "subsampling": "conv1d",
+    encoder = {"feat_in": 64, "n_layers": 16, "d_model": 768, "n_heads": 16, "ff_expansion_factor": 4,
+               "subsampling": "conv1d", "subsampling_factor": 4, "subs_kernel_size": 5, "flash_attn": False,
+               "self_attention_model": "rotary", "pos_emb_max_len": 5000, "conv_kernel_size": 5,
                "conv_norm_type": "layer_norm"}  # fmt: skip
     config = OmegaConf.create(
         {
