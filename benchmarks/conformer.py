@@ -188,7 +188,8 @@ def summary(rows: list[dict[str, Any]]) -> str:
         encode = [row["encode_s"] for row in good]
         lines.append(
             f"| {spec} | {median('encode_s', 2)} ({min(encode):.2f}–{max(encode):.2f}) "
-            f"| {median('mel_s', 3)} | {median('decode_s', 3)} | {median('load_s', 2)} | {median('peak_mb', 0)} |"
+            f"| {median('mel_s', 3)} | {median('decode_s', 3)} | {median('load_s', 2)} "
+            f"| {median('peak_mb', 0)} |"
         )
     return "\n".join(lines)
 

@@ -1,4 +1,4 @@
-"""GigaAM and Parakeet end to end on the trained micro checkpoints: the official code's texts, tokens and times."""
+"""GigaAM and Parakeet end to end on the micro checkpoints: the texts, tokens and times of the official code."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def test_four_bits_cost_few_words(
 def test_the_long_clip(
     name: str, models: Callable[..., Any], goldens: Callable[[str], dict[str, Any]], shared_micro: Path
 ) -> None:
-    """Parakeet hears it in one window, GigaAM in two, cut in silence: no word is lost, times stay absolute."""
+    """Parakeet hears it in one window, GigaAM in two, cut in silence: no word lost, times absolute."""
     stored = goldens(name)["long"]
     result = models(name).transcribe(shared_micro / name / "long.wav", timestamps="word")
     single = stored.get("single_pass", stored)
