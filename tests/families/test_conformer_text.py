@@ -1,4 +1,4 @@
-"""GigaAM and Parakeet end to end on the micro checkpoints: the texts, tokens and times of the official code."""
+"""GigaAM and Parakeet end to end on the micro checkpoints: the official texts, tokens and times."""
 
 from __future__ import annotations
 
