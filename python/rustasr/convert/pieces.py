@@ -1,10 +1,11 @@
 """The vocabulary of a CTC or transducer model: its pieces in id order and their kinds.
 
-Recognition only turns ids into text, so of a SentencePiece model just the table is needed, not the
-segmentation. The file is a protocol buffer (google/sentencepiece, sentencepiece_model.proto):
+Ids become text by the table alone; its scores cut hotwords into pieces. A SentencePiece model file is a
+protocol buffer (google/sentencepiece, sentencepiece_model.proto):
 
-    ModelProto    { repeated SentencePiece pieces = 1; ... }
+    ModelProto    { repeated SentencePiece pieces = 1; optional TrainerSpec trainer_spec = 2; ... }
     SentencePiece { optional string piece = 1; optional float score = 2; optional Type type = 3 [NORMAL]; }
+    TrainerSpec   { optional ModelType model_type = 3 [UNIGRAM]; ... }       UNIGRAM = 1, BPE = 2
 
 and its wire format (https://protobuf.dev/programming-guides/encoding) is read here: the sentencepiece
 package does not tell user-defined pieces from normal ones.
@@ -12,7 +13,9 @@ package does not tell user-defined pieces from normal ones.
 
 from __future__ import annotations
 
+import math
 import re
+import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,25 +29,35 @@ MAX_PIECES = 1 << 17
 _MAX_PIECE_BYTES = 1024
 _MAX_MODEL_BYTES = 64 << 20
 _BYTE_PIECE = re.compile(r"<0x[0-9A-F]{2}>")
+_UNIGRAM, _BPE = 1, 2
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 
 
 @dataclass(frozen=True)
 class Pieces:
-    """`kind` is "sentencepiece" (`▁` marks a space) or "characters"; `types` are SentencePiece's."""
+    """`kind` is "sentencepiece" (`▁` marks a space) or "characters"; `types` are SentencePiece's.
+
+    `model` is "bpe" or "unigram" where `scores` say how text is cut into pieces, else "".
+    """
 
     kind: str
     texts: tuple[str, ...]
     types: tuple[int, ...]
     where: str
+    model: str = ""
+    scores: tuple[float, ...] = ()
 
     def metadata(self) -> Metadata:
         """The keys of the GGUF."""
-        return {
+        fields = {
             "tokenizer.kind": Field("str", self.kind),
             "tokenizer.pieces": Field("arr_str", list(self.texts)),
             "tokenizer.piece_types": Field("arr_i32", list(self.types)),
         }
+        if self.model:
+            fields["tokenizer.model_type"] = Field("str", self.model)
+            fields["tokenizer.scores"] = Field("arr_f32", list(self.scores))
+        return fields
 
     def check_count(self, n_vocab: int, where: str) -> None:
         """As many pieces as the network's outputs have tokens, blank left out; else ModelFileError."""
@@ -76,18 +89,30 @@ def sentencepiece_model(data: bytes, where: str) -> Pieces:
     """The table of a SentencePiece model from its bytes."""
     texts: list[str] = []
     types: list[int] = []
+    scores: list[float] = []
+    model: int | bytes = _UNIGRAM
     for number, value in _fields(data, where):
+        if number == 2 and isinstance(value, bytes):
+            model = dict(_fields(value, where)).get(3, _UNIGRAM)
         if number != 1:
             continue
         if not isinstance(value, bytes) or len(texts) >= MAX_PIECES:
             raise ModelFileError(f"{where}: not a SentencePiece model (piece {len(texts)})")
         fields = dict(_fields(value, where))
-        text, kind = fields.get(1, b""), fields.get(3, NORMAL)
+        text, kind, score = fields.get(1, b""), fields.get(3, NORMAL), fields.get(2, bytes(4))
         if not isinstance(text, bytes) or kind not in (NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE):
             raise ModelFileError(f"{where}: piece {len(texts)} has no text or type {shown(kind)}")
         texts.append(_text(text, len(texts), where))
         types.append(int(kind))
-    return _sentencepieces(texts, types, where)
+        if (
+            not isinstance(score, bytes)
+            or len(score) != 4
+            or not math.isfinite(struct.unpack("<f", score)[0])
+        ):
+            raise ModelFileError(f"{where}: piece {len(texts) - 1} has a score that is no number")
+        scores.append(struct.unpack("<f", score)[0])
+    name = {_UNIGRAM: "unigram", _BPE: "bpe"}.get(model, "") if isinstance(model, int) else ""
+    return _sentencepieces(texts, types, where, name, scores)
 
 
 def tokenizer_json(data: dict[str, Any], where: str) -> Pieces:
@@ -99,11 +124,14 @@ def tokenizer_json(data: dict[str, Any], where: str) -> Pieces:
     if not isinstance(model, dict):
         raise ModelFileError(f"{where}: 'model' is missing: not a tokenizer.json")
     vocabulary = model.get("vocab")
+    name, scores = "", list[float]()
     if isinstance(vocabulary, dict):  # BPE: {piece: id}
         texts, unknown = _in_id_order(vocabulary, where), vocabulary.get(str(model.get("unk_token")))
+        name, scores = "bpe", _merge_scores(model.get("merges"), texts)
     elif isinstance(vocabulary, list):  # Unigram: [[piece, score], ...]
         texts = [item[0] if isinstance(item, list) and item else None for item in vocabulary]
         unknown = model.get("unk_id")
+        name, scores = "unigram", [_score(item) for item in vocabulary]
     else:
         raise ModelFileError(f"{where}: 'model.vocab' is missing: not a tokenizer.json of pieces")
     added = data.get("added_tokens")
@@ -117,7 +145,22 @@ def tokenizer_json(data: dict[str, Any], where: str) -> Pieces:
         types.append(
             UNKNOWN if index == unknown else BYTE if is_byte else USER_DEFINED if text in whole else NORMAL
         )
-    return _sentencepieces([str(text) for text in texts], types, where)
+    return _sentencepieces([str(text) for text in texts], types, where, name, scores)
+
+
+def _merge_scores(merges: Any, texts: Sequence[str | None]) -> list[float]:
+    """A piece scores as its first merge ranks, the earlier the better; what no merge makes comes last."""
+    rank: dict[str, int] = {}
+    for index, merge in enumerate(merges if isinstance(merges, list) else []):
+        parts = merge.split(" ") if isinstance(merge, str) else merge
+        if isinstance(parts, list) and len(parts) == 2 and all(isinstance(part, str) for part in parts):
+            rank.setdefault("".join(parts), index)
+    return [-float(rank.get(text or "", len(rank))) for text in texts]
+
+
+def _score(item: Any) -> float:
+    value = item[1] if isinstance(item, list) and len(item) > 1 else 0.0
+    return float(value) if isinstance(value, (int, float)) and math.isfinite(value) else 0.0
 
 
 def _in_id_order(vocabulary: dict[str, Any], where: str) -> list[str | None]:
@@ -131,10 +174,12 @@ def _in_id_order(vocabulary: dict[str, Any], where: str) -> list[str | None]:
     return texts
 
 
-def _sentencepieces(texts: Sequence[str], types: Sequence[int], where: str) -> Pieces:
+def _sentencepieces(
+    texts: Sequence[str], types: Sequence[int], where: str, model: str, scores: Sequence[float]
+) -> Pieces:
     if not 0 < len(texts) <= MAX_PIECES:
         raise ModelFileError(f"{where}: {len(texts)} pieces, expected 1 to {MAX_PIECES}")
-    return Pieces("sentencepiece", tuple(texts), tuple(types), where)
+    return Pieces("sentencepiece", tuple(texts), tuple(types), where, model, tuple(scores) if model else ())
 
 
 def _text(raw: bytes, index: int, where: str) -> str:
