@@ -49,7 +49,9 @@ def metadata(path: Path) -> dict[str, Any]:
 def expected_type(name: str, row: int, qtype: str) -> str:
     if not name.endswith(".weight") or "ln" in name.split(".")[-2]:
         return "f32"
-    if (qtype == "q6_k" and row % 256) or (qtype == "q4_0" and name.startswith("decoder.")):
+    if qtype == "q4_0" and name.startswith("decoder."):
+        qtype = "q6_k"
+    if qtype == "q6_k" and row % 256:
         qtype = "q8_0"
     return "f16" if qtype in ("q8_0", "q4_0") and row % 32 else qtype
 
@@ -148,10 +150,11 @@ def test_overrides_by_name(float_model: Path, tmp_path: Path) -> None:
     assert not any("token_embedding" in item for item in report.fallbacks)
 
 
-def test_a_small_decoder_stays_q8_0_in_a_q4_0_file_unless_told_otherwise() -> None:
+def test_a_small_decoder_stays_wider_in_a_q4_0_file_unless_told_otherwise() -> None:
     name, patterns = "decoder.blocks.0.mlp.0.weight", encoding.parse_overrides([("mlp", "q4_0")])
-    assert encoding.choose_type(name, (2048, 512), "q4_0") == ("q4_0", "q8_0")
-    assert encoding.choose_type("decoder.token_embedding.weight", (51865, 512), "q4_0")[1] == "q8_0"
+    assert encoding.choose_type(name, (2048, 512), "q4_0") == ("q4_0", "q6_k")
+    assert encoding.choose_type(name, (1536, 384), "q4_0") == ("q4_0", "q8_0")
+    assert encoding.choose_type("decoder.token_embedding.weight", (51865, 512), "q4_0")[1] == "q6_k"
     assert encoding.choose_type(name, (2048, 512), "q4_0", patterns) == ("q4_0", "q4_0")
     assert encoding.choose_type(name, (4096, 1024), "q4_0") == ("q4_0", "q4_0")
     assert encoding.choose_type("encoder.blocks.0.mlp.0.weight", (2048, 512), "q4_0")[1] == "q4_0"
