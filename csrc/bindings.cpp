@@ -292,6 +292,7 @@ void bind_model(py::module_& m) {
     py::class_<Session>(m, "Session")
         .def_property_readonly("threads", &Session::threads)
         .def("cancel", &Session::cancel, Release())
+        .def("forget_cancel", &Session::forget_cancel, Release())
         .def(
             "features",
             [](Session& session, const py::array& pcm, bool pad_left, bool pad_right) {

@@ -64,6 +64,8 @@ class Backend {
     void parallel(const std::function<void(int ith, int nth)>& work) const;
 
     void cancel() { cancelled_ = true; }
+    /// Forgets a `cancel` that came when nothing was running.
+    void forget_cancel() { cancelled_ = false; }
     /// Throws Cancelled, once, if `cancel` was called since the last check.
     void check_cancelled();
 

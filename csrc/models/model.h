@@ -50,6 +50,7 @@ class Session {
     int threads() const { return backend_.n_threads(); }
     /// From any thread: the running call throws Cancelled.
     void cancel() { backend_.cancel(); }
+    void forget_cancel() { backend_.forget_cancel(); }
 
     /// PCM → raw log-mel [T, n_mels]. Without padding on a side, frames there start inside the samples, so
     /// that a recording may be processed in blocks.

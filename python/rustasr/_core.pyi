@@ -170,6 +170,8 @@ class Session:
     def threads(self) -> int: ...
     def cancel(self) -> None:
         """From any thread: the running call, or the next one, raises Cancelled."""
+    def forget_cancel(self) -> None:
+        """Forget a `cancel` that came when nothing was running."""
 
     def features(
         self, pcm: NDArray[np.float32], pad_left: bool = True, pad_right: bool = True

@@ -157,16 +157,18 @@ class Conformer(Family[ConformerOptions, _Run]):
     window_seconds: float  # longest window by default ...
     shortest_window: float  # ... which is cut where it is quietest after so many seconds
     architecture: str
+    family_languages: tuple[str, ...]
 
     def __init__(self, core: _core.Model, *, name: str, model_info: ModelInfo | None = None) -> None:
         super().__init__(core, name=name, model_info=model_info)
         self.pieces = PieceTable(self.metadata)
         codes: Any = self.metadata.get(f"{self.architecture}.languages")
-        if not isinstance(codes, (list, tuple)) or not codes:
+        if not isinstance(codes, (list, tuple)):
             raise ModelFileError(
                 f"metadata key {self.architecture}.languages: expected language codes, found {codes!r}"
             )
-        self.supported_languages = tuple(str(code) for code in codes)
+        # A checkpoint that names none may know any of its family's.
+        self.supported_languages = tuple(str(code) for code in codes) or self.family_languages
         self._max_seconds = float(str(self.metadata[f"{self.architecture}.max_seconds"])) or math.inf
         self._normalize = self.metadata.get("frontend.normalize") == "per_feature"
 

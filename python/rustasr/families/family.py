@@ -139,6 +139,7 @@ class Family(ABC, Generic[OptionsT, RunT]):
         session: _core.Session | None = getattr(self._local, "session", None)
         if session is None:
             session = self._local.session = self.core.session()
+        session.forget_cancel()  # of the last run, which had noticed by itself
         return session, open_audio(audio)
 
 

@@ -30,6 +30,7 @@ class Gigaam(Conformer):
 
     model_type = "gigaam"
     architecture = "gigaam"
+    family_languages = ("ru",)
     options_class = GigaamOptions
     # vad_utils.py segment_audio_file: max_duration 22, min_duration 15
     window_seconds = 22.0

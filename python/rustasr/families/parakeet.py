@@ -12,7 +12,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from rustasr.families.conformer import Conformer, ConformerOptions, Heard, TimedWord
-from rustasr.families.parakeet_languages import tokens_outside
+from rustasr.families.parakeet_languages import ALPHABETS, tokens_outside
 from rustasr.pieces import SPACE
 
 if TYPE_CHECKING:
@@ -34,6 +34,7 @@ class Parakeet(Conformer):
 
     model_type = "parakeet"
     architecture = "parakeet"
+    family_languages = tuple(ALPHABETS)
     options_class = ParakeetOptions
     # Utterances of up to 40 s were trained on (NeMo's fast-conformer recipes: train_ds.max_duration).
     window_seconds = 40.0
