@@ -178,6 +178,21 @@ def micro_gguf(shared_micro: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     return make
 
 
+@pytest.fixture(scope="session")
+def micro(shared_micro: Path, micro_gguf: Callable[..., Path]) -> Callable[..., Any]:
+    """`micro("gigaam-micro-ctc", "f16")`: a micro_goldens.Checkpoint, loaded once per session."""
+    import micro_goldens
+
+    loaded: dict[tuple[str, str], micro_goldens.Checkpoint] = {}
+
+    def load(name: str, qtype: str = "f32") -> micro_goldens.Checkpoint:
+        if (name, qtype) not in loaded:
+            loaded[name, qtype] = micro_goldens.Checkpoint(shared_micro / name, micro_gguf(name, qtype))
+        return loaded[name, qtype]
+
+    return load
+
+
 # --- models ---
 
 

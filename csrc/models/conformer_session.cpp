@@ -94,6 +94,8 @@ class ConformerSession : public Session {
 
    private:
     void check_features(const std::vector<MatrixView>& features) const;
+    /// Encoder frames of each window.
+    std::vector<int> lengths_of(const std::vector<MatrixView>& features) const;
     std::unique_ptr<Pass> build(const PassShape& shape, std::vector<std::string> taps);
     void run(Pass& pass, const std::vector<MatrixView>& windows) const;
     /// Windows that are encoded in one pass: neighbours in length, so that little is padding.
@@ -118,8 +120,18 @@ void ConformerSession::check_features(const std::vector<MatrixView>& features) c
     }
 }
 
-PassShape shape_of(const std::vector<MatrixView>& windows) {
-    PassShape shape{0, static_cast<int64_t>(windows.size()), false};
+std::vector<int> ConformerSession::lengths_of(const std::vector<MatrixView>& features) const {
+    std::vector<int> lengths;
+    for (const MatrixView& window : features)
+        lengths.push_back(static_cast<int>(config_.n_frames(window.rows)));
+    return lengths;
+}
+
+PassShape shape_of(const ConformerConfig& config, const std::vector<MatrixView>& windows) {
+    // Attention has forms for few queries that round differently: no window is so short by itself that it
+    // would come out otherwise than beside a longer one.
+    constexpr int64_t kLeastFrames = 16;
+    PassShape shape{kLeastFrames * config.subsampling_factor, static_cast<int64_t>(windows.size()), false};
     for (const MatrixView& window : windows) shape.n_mel_frames = std::max(shape.n_mel_frames, window.rows);
     for (const MatrixView& window : windows) shape.ragged |= window.rows < shape.n_mel_frames;
     return shape;
@@ -202,15 +214,13 @@ std::vector<std::vector<size_t>> ConformerSession::plan(const std::vector<Matrix
 
 std::shared_ptr<Encoded> ConformerSession::encode(const std::vector<MatrixView>& features) {
     check_features(features);
-    std::vector<int> lengths;
-    for (const MatrixView& window : features)
-        lengths.push_back(static_cast<int>(config_.n_frames(window.rows)));
+    const std::vector<int> lengths = lengths_of(features);
     auto encoded = std::make_shared<ConformerEncoded>(backend_, model_->head.width(), lengths);
     std::vector<float> rows;
     for (const std::vector<size_t>& members : plan(features)) {
         std::vector<MatrixView> windows;
         for (size_t i : members) windows.push_back(features[i]);
-        const PassShape shape = shape_of(windows);
+        const PassShape shape = shape_of(config_, windows);
         if (!pass_ || !(pass_->shape == shape)) pass_ = build(shape, {});
         run(*pass_, windows);
         ggml_tensor* to = encoded->frames.values;
@@ -226,12 +236,26 @@ std::shared_ptr<Encoded> ConformerSession::encode(const std::vector<MatrixView>&
     return encoded;
 }
 
+// Rows of B windows of n_frames each, without what lies behind the lengths.
+Matrix without_padding(const Matrix& padded, const std::vector<int>& lengths) {
+    const auto columns = static_cast<size_t>(padded.columns), window = padded.values.size() / lengths.size();
+    Matrix rows{0, padded.columns, {}};
+    for (size_t b = 0; b < lengths.size(); ++b) {
+        const auto begin = padded.values.begin() + static_cast<std::ptrdiff_t>(b * window);
+        const size_t n = static_cast<size_t>(lengths[b]) * columns;
+        rows.values.insert(rows.values.end(), begin, begin + static_cast<std::ptrdiff_t>(n));
+        rows.rows += lengths[b];
+    }
+    return rows;
+}
+
 std::map<std::string, Matrix> ConformerSession::encode_taps(const std::vector<MatrixView>& features,
                                                             const std::vector<std::string>& names) {
     check_features(features);
-    const auto pass = build(shape_of(features), names);
+    const auto pass = build(shape_of(config_, features), names);
     run(*pass, features);
     std::map<std::string, Matrix> taps = collect_taps(pass->graph, names);
+    for (auto& [name, tap] : taps) tap = without_padding(tap, lengths_of(features));
     if (const auto logits = taps.find("logits"); logits != taps.end())
         log_softmax_rows(logits->second.values, logits->second.columns);
     return taps;

@@ -194,7 +194,7 @@ class DepthwiseStridingSubsampling final : public Subsampling {
    private:
     InputConv2d input_;
     std::vector<DepthwiseConv2d> depthwise_;
-    std::vector<Linear> pointwise_;
+    std::vector<PointwiseConv2d> pointwise_;
     Linear out_;
 };
 

@@ -45,6 +45,17 @@ class Conv2d {
     int kernel_ = 1;
 };
 
+/// Every place by itself, a convolution of one tap: [C, F, T, B] → [N, F, T, B].
+class PointwiseConv2d {
+   public:
+    PointwiseConv2d() = default;
+    PointwiseConv2d(Weights weights, int64_t n_in, int64_t n_out) : linear_(weights, n_in, n_out) {}
+    ggml_tensor* operator()(Graph& graph, ggml_tensor* x, Activation activation) const;
+
+   private:
+    Linear linear_;
+};
+
 /// Each channel by itself over frames: x [C, T, B] → the same shape. Stride 1.
 class DepthwiseConv1d {
    public:

@@ -190,8 +190,8 @@ class Session:
         self, features: Sequence[NDArray[np.float32]], names: Sequence[str]
     ) -> dict[str, NDArray[np.float32]]:
         """Intermediates [T, d]: "conv" (Whisper) or "subsampling", "blocks.0" …, "output"; with CTC "logits"
-        (log-probabilities), with a transducer "projected". The windows of a batch follow each other, padded
-        to the longest. Qwen3-ASR's "conv", "blocks.N" and "output" (projected) have the vectors that count
+        (log-probabilities), with a transducer "projected"; the frames of the windows follow each
+        other. Qwen3-ASR's "conv", "blocks.N" and "output" (projected) have the vectors that count
         only; "conv3" is the last convolution's output for all chunks, [chunk · time · mel, channel]."""
 
     def detect_language(self, encoded: Encoded) -> NDArray[np.float32]:
