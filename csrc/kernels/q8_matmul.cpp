@@ -108,9 +108,9 @@ void unpack_row(const uint8_t* packed, int64_t k, int64_t row, uint8_t flip, flo
 // object); the rest follows from the tensors and two integers kept behind ggml's own parameters of a custom
 // operation (three words, so index 8 of 16 is free).
 
-constexpr int kParamActivation = 8, kParamFlags = 9;  // q8_linear
-constexpr int kParamStride = 8, kParamPadding = 9;    // q8_quantize_frames; 0 in q8_quantize
-constexpr int kParamRows = 8;                         // q8_get_rows
+constexpr int kParamActivation = 8, kParamFlags = 9, kParamScale = 10;  // q8_linear
+constexpr int kParamStride = 8, kParamPadding = 9;  // q8_quantize_frames; 0 in q8_quantize
+constexpr int kParamRows = 8;                       // q8_get_rows
 constexpr int32_t kHasBias = 1, kHasResidual = 2;
 
 const Q8Form& form_of(const void* userdata) { return *static_cast<const Q8Form*>(userdata); }
@@ -216,6 +216,7 @@ void run_linear(ggml_tensor* dst, int ith, int nth, void* userdata) {
     p.y = static_cast<float*>(dst->data);
     p.bias = bias ? static_cast<const float*>(bias->data) : nullptr;
     p.activation = static_cast<Activation>(dst->op_params[kParamActivation]);
+    std::memcpy(&p.scale, &dst->op_params[kParamScale], sizeof(p.scale));
     p.rows1 = dst->ne[1];
     p.rows2 = dst->ne[2];
     if (residual != nullptr) {
@@ -331,8 +332,9 @@ ggml_tensor* q8_quantize_frames(ggml_context* ctx, ggml_tensor* x, int64_t taps,
 }
 
 ggml_tensor* q8_linear(ggml_context* ctx, ggml_tensor* packed_w, int64_t k, int64_t n, ggml_tensor* xq,
-                       ggml_tensor* bias, Activation activation, ggml_tensor* residual) {
+                       ggml_tensor* bias, Activation activation, ggml_tensor* residual, float scale) {
     const Q8Form& form = required_form();
+    require(residual != nullptr || scale == 1.0f, "q8_linear: a scale other than 1 needs a residual");
     check_packed(packed_w, k, n);
     require(xq->type == GGML_TYPE_I8 && ggml_is_contiguous(xq) &&
                 xq->ne[0] == static_cast<int64_t>(q8_quantized_row_nbytes(k)),
@@ -358,6 +360,7 @@ ggml_tensor* q8_linear(ggml_context* ctx, ggml_tensor* packed_w, int64_t k, int6
                                     run_linear, GGML_N_TASKS_MAX, as_userdata(form));
     y->op_params[kParamActivation] = static_cast<int32_t>(activation);
     y->op_params[kParamFlags] = flags;
+    std::memcpy(&y->op_params[kParamScale], &scale, sizeof(scale));
     return y;
 }
 

@@ -36,6 +36,7 @@ struct Q8Product {
     float* y;           // [n, rows]
     const float* bias;  // [n] or null
     Activation activation;
+    float scale;  // of the product before a residual is added
     // The residual of row r is row (r % rows1, r / rows1 % rows2, r / rows1 / rows2) of a strided tensor; or
     // null.
     const char* residual;

@@ -104,7 +104,7 @@ AudioTower::AudioTower(Weights w, const Qwen3AsrConfig::Audio& c)
 ggml_tensor* AudioTower::stem(Graph& graph, ggml_tensor* mel) const {
     ggml_context* ctx = graph.ctx();
     const int64_t n_chunks = mel->ne[2];
-    ggml_tensor* x = activate(graph, conv1(graph, mel), nullptr, Activation::Gelu);
+    ggml_tensor* x = conv1(graph, mel, Activation::Gelu);
     x = conv2(graph, x, Activation::Gelu);
     x = graph.tap("conv3", conv3(graph, x, Activation::Gelu));  // [480, 16, 13, N]
     x = ggml_reshape_3d(ctx, x, x->ne[0] * x->ne[1], x->ne[2], n_chunks);
