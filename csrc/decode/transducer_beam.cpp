@@ -196,16 +196,16 @@ double UtteranceSearch::worst_that_left() const {
 }
 
 Recognized UtteranceSearch::best() const {
-    const Hypothesis* best = nullptr;
-    double best_score = Alignments::kNever;
+    int32_t last = -1;
+    double best = Alignments::kNever;
     for (const auto& [prefix, h] : waiting_.at(n_frames_).hypotheses()) {
         const double score = h.alignments.score + prefixes_.final_bonus(prefix);
-        if (best && score <= best_score) continue;
-        best = &h;
-        best_score = score;
+        if (score <= best) continue;
+        best = score;
+        last = h.alignments.last;
     }
-    Recognized result = emissions_.trace(best->alignments.last);
-    result.score = best_score;
+    Recognized result = emissions_.trace(last);
+    result.score = best;
     return result;
 }
 
