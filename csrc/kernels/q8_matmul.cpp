@@ -44,14 +44,8 @@ const Q8Form* const* available_forms(int* count) {
 
 const Q8Form* forced_form = nullptr;
 
-const Q8Form* active_form() {
-    if (forced_form != nullptr) return forced_form;
-    static const Q8Form* const chosen = q8_choose_form(std::getenv("RUSTASR_KERNELS"));
-    return chosen;
-}
-
 const Q8Form& required_form() {
-    const Q8Form* form = active_form();
+    const Q8Form* form = q8_active_form();
     if (form == nullptr) throw OptionError("the Q8_0 kernels are switched off by RUSTASR_KERNELS=off");
     return *form;
 }
@@ -272,13 +266,19 @@ const Q8Form* q8_choose_form(const char* wanted) {
 
 void q8_force_form(const Q8Form* form) { forced_form = form; }
 
+const Q8Form* q8_active_form() {
+    if (forced_form != nullptr) return forced_form;
+    static const Q8Form* const chosen = q8_choose_form(std::getenv("RUSTASR_KERNELS"));
+    return chosen;
+}
+
 const char* q8_form() {
-    const Q8Form* form = active_form();
+    const Q8Form* form = q8_active_form();
     return form != nullptr ? form->name : "off";
 }
 
 bool q8_supported(int64_t k, int64_t n) {
-    return k > 0 && k % kQ8Block == 0 && n > 0 && active_form() != nullptr;
+    return k > 0 && k % kQ8Block == 0 && n > 0 && q8_active_form() != nullptr;
 }
 
 size_t q8_packed_nbytes(int64_t k, int64_t n) { return static_cast<size_t>(n_tiles(n) * q8_tile_nbytes(k)); }

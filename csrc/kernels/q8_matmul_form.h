@@ -74,6 +74,9 @@ extern const Q8Form kQ8AvxVnni;
 extern const Q8Form kQ8Avx512Vnni;
 extern const Q8Form kQ8NeonDotprod;
 
+// The form in use, or null: the kernels are switched off.
+const Q8Form* q8_active_form();
+
 // The forms that this build has and this processor can run, best first; `count` receives how many.
 const Q8Form* const* q8_available_forms(int* count);
 

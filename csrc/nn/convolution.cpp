@@ -1,5 +1,7 @@
 #include "nn/convolution.h"
 
+#include "kernels/dense_convolution.h"
+
 namespace rustasr {
 namespace {
 
@@ -80,6 +82,13 @@ Conv2d::Conv2d(Weights weights, int64_t n_in, int64_t n_out, int kernel)
 
 ggml_tensor* Conv2d::operator()(Graph& graph, ggml_tensor* x, Activation activation) const {
     ggml_context* ctx = graph.ctx();
+    if (graph.cpu_kernels()) {
+        const MatMulWeight& w = linear_.weight();
+        if (!w.packed || x->ne[0] % 32 != 0)
+            return linear_(graph, kernels::convolution_patches(ctx, x, kernel_), activation);
+        return kernels::q8_convolution(ctx, w.tensor, w.n, kernels::q8_quantize(ctx, x), kernel_,
+                                       linear_.bias(), activation);
+    }
     const int64_t n_in = x->ne[0], n_mels = halved(x->ne[1]), n_frames = halved(x->ne[2]), batch = x->ne[3];
     const int padding = kernel_ / 2;
     ggml_tensor* padded = ggml_pad_ext(ctx, x, 0, 0, padding, padding, padding, padding, 0, 0);

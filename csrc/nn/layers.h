@@ -36,6 +36,8 @@ class Linear {
         LinearInput input{x};
         return (*this)(graph, input, activation, residual, scale);
     }
+    const MatMulWeight& weight() const { return weight_; }
+    ggml_tensor* bias() const { return bias_; }  // [n] or null
     ggml_type type() const { return weight_.packed ? GGML_TYPE_Q8_0 : weight_.tensor->type; }
     /// Whether ggml may keep the matrix in a layout of the CPU's own (WeightStore::place_for).
     bool repacked() const { return type() == GGML_TYPE_Q4_0; }
