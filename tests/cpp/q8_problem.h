@@ -197,7 +197,7 @@ void exact(const Problem& p, std::vector<double>& y, std::vector<double>& tolera
     }
 }
 
-void check_problem(const Problem& p, const Q8Form* form, int threads = 2) {
+[[maybe_unused]] void check_problem(const Problem& p, const Q8Form* form, int threads = 2) {
     std::vector<double> expected, tolerance;
     exact(p, expected, tolerance);
     const std::vector<float> found = solve(p, form, threads);
