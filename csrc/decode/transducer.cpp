@@ -4,7 +4,6 @@
 #include <limits>
 
 #include "core/error.h"
-#include "decode/transducer_beam.h"
 #include "kernels/elementwise.h"
 
 namespace rustasr {
@@ -14,10 +13,10 @@ namespace {
 /// which is also gigaam/decoding.py's loop over frames.
 class GreedySearch {
    public:
-    GreedySearch(TransducerNetwork& network, int max_symbols, const SearchOptions& options)
+    GreedySearch(TransducerNetwork& network, const SearchOptions& options)
         : network_(network),
           config_(network.config()),
-          max_symbols_(max_symbols),
+          max_symbols_(options.max_symbols ? options.max_symbols : config_.max_symbols),
           suppressed_(options.suppress) {}
 
     std::vector<Recognized> run(const std::vector<std::vector<float>>& frames);
@@ -162,9 +161,7 @@ std::vector<Recognized> Transducer::recognize(const EncodedFrames& frames, const
     }
     std::vector<std::vector<float>> on_host;
     for (int utterance : utterances) on_host.push_back(frames.read(utterance));
-    const int max_symbols = options.max_symbols ? options.max_symbols : network_.config().max_symbols;
-    if (options.beam_size > 1) return transducer_beam(network_, on_host, max_symbols, options);
-    return GreedySearch(network_, max_symbols, options).run(on_host);
+    return GreedySearch(network_, options).run(on_host);
 }
 
 }  // namespace rustasr

@@ -2,7 +2,6 @@
 // Convolutions of the conformers: over frames, and over frames and mels. The channels of a place are
 // neighbours in memory: x [C, F, T, B]. Padding is kernel/2 zeros on every side.
 
-#include "nn/frame_mask.h"
 #include "nn/layers.h"
 
 namespace rustasr {
@@ -10,31 +9,24 @@ namespace rustasr {
 /// What a convolution of stride 2 leaves of n.
 constexpr int64_t halved(int64_t n) { return (n - 1) / 2 + 1; }
 
-/// x [C, F, T, B] with zeros in place of padding. x is overwritten.
-ggml_tensor* zero_padding(Graph& graph, ggml_tensor* x, const FrameMask& frames);
-
-/// From one channel: x [F, T, B] → activation(conv(x)) [C, F/2, T/2, B], F/2 and T/2 as `halved`. Stride 2.
+/// From one channel: x [F, T, B] → [C, F/2, T/2, B], F/2 and T/2 as `halved`. Stride 2.
 class InputConv2d {
    public:
     InputConv2d() = default;
     InputConv2d(Weights weights, int64_t n_out, int kernel);
-    /// ReLU or GELU.
-    ggml_tensor* operator()(Graph& graph, ggml_tensor* x, Activation activation) const;
-    kernels::ConvolutionWeights weights() const { return {kernel_, bias_}; }
+    ggml_tensor* operator()(Graph& graph, ggml_tensor* x) const;
 
    private:
     ggml_tensor* kernel_ = nullptr;  // [C, mel taps, time taps]
     ggml_tensor* bias_ = nullptr;    // [C]
 };
 
-/// Each channel by itself: [C, F, T, B] → [C, F/2, T/2, B]. Stride 2. Padding of x counts as zeros.
+/// Each channel by itself: [C, F, T, B] → [C, F/2, T/2, B]. Stride 2.
 class DepthwiseConv2d {
    public:
     DepthwiseConv2d() = default;
     DepthwiseConv2d(Weights weights, int64_t n_channels, int kernel);
-    ggml_tensor* operator()(Graph& graph, ggml_tensor* x, const FrameMask& frames) const;
-    /// (*this)(relu(input(x))), where our kernels apply without the tensor between them.
-    ggml_tensor* after(const InputConv2d& input, Graph& graph, ggml_tensor* x, const FrameMask& frames) const;
+    ggml_tensor* operator()(Graph& graph, ggml_tensor* x) const;
 
    private:
     ggml_tensor* kernel_ = nullptr;  // [C, mel taps, time taps]
@@ -70,7 +62,6 @@ class DepthwiseConv1d {
     DepthwiseConv1d() = default;
     DepthwiseConv1d(Weights weights, int64_t n_channels, int kernel);
     ggml_tensor* operator()(Graph& graph, ggml_tensor* x) const;
-    kernels::ConvolutionWeights weights() const { return {kernel_, bias_}; }
 
    private:
     ggml_tensor* kernel_ = nullptr;  // [C, 1, taps]

@@ -131,6 +131,26 @@ class ArraySource:
         self.warnings += cleaner.warnings()
 
 
+class StereoArray(ArraySource):
+    """Two channels that are in memory already: float32 [n, 2] at 16 kHz. `blocks` are their mean."""
+
+    is_stereo = True
+
+    def __init__(self, samples: Samples, name: str = "array") -> None:
+        if samples.ndim != 2 or samples.shape[1] != 2:
+            raise AudioError(f"expected samples of shape [n, 2] at 16 kHz, got {list(samples.shape)}")
+        super().__init__(samples.mean(axis=1, dtype=samples.dtype), name)
+        self._sides = tuple(ArraySource(np.ascontiguousarray(samples[:, i]), name) for i in (0, 1))
+
+    def side(self, channel: int) -> ArraySource:
+        """One channel by itself, 0 or 1."""
+        return self._sides[channel]
+
+    def pairs(self, block_s: float) -> Iterator[tuple[Samples, Samples]]:
+        """Blocks of both channels."""
+        return zip(self._sides[0].blocks(block_s), self._sides[1].blocks(block_s), strict=True)
+
+
 class FileSource:
     """A file, decoded anew by every call of `blocks`. `file` is a path, or a binary file that can seek."""
 
@@ -183,6 +203,25 @@ class FileSource:
             )
         self.duration = total / SAMPLE_RATE
 
+    @property
+    def is_stereo(self) -> bool:
+        """Whether two channels or more are mixed by `blocks`."""
+        return self.channels > 1 and self._channel is None
+
+    def side(self, channel: int) -> FileSource:
+        """The same file, of which one channel is heard. Not to be read while another source of it is."""
+        return FileSource(self._file, self.name, channel)
+
+    def pairs(self, block_s: float) -> Iterator[tuple[Samples, Samples]]:
+        """Blocks of the first two channels apart, decoded at once; AudioError for a mono file."""
+        if self.channels < 2:
+            raise AudioError(f"{self.name}: expected at least two channels, found one")
+        cleaner = _Cleaner()
+        with self._open() as reader:
+            chunks = (cleaner(chunk)[:, :2] for chunk in reader.chunks())
+            for block in _rebatch(_resampled(chunks, reader.rate, 2), _block_size(block_s)):
+                yield np.ascontiguousarray(block[:, 0]), np.ascontiguousarray(block[:, 1])
+
     def _mono(self, reader: Reader, cleaner: _Cleaner) -> Iterator[Samples]:
         for chunk in reader.chunks():  # [frames, channels]
             chunk = cleaner(chunk)
@@ -221,30 +260,33 @@ class _Cleaner:
         return found
 
 
-def _resampled(chunks: Iterable[Samples], rate: int) -> Iterator[Samples]:
-    """soxr's high-quality stream resampler: any rate in, 16 kHz out."""
+def _resampled(chunks: Iterable[Samples], rate: int, n_channels: int = 1) -> Iterator[Samples]:
+    """soxr's high-quality stream resampler: any rate in, 16 kHz out. Chunks are [n] or [n, n_channels]."""
     if rate == SAMPLE_RATE:
         yield from chunks
         return
     import soxr
 
-    stream = soxr.ResampleStream(rate, SAMPLE_RATE, 1, dtype="float32", quality="HQ")
+    stream = soxr.ResampleStream(rate, SAMPLE_RATE, n_channels, dtype="float32", quality="HQ")
     for chunk in chunks:
         yield stream.resample_chunk(np.ascontiguousarray(chunk))
-    yield stream.resample_chunk(np.zeros(0, np.float32), last=True)
+    nothing = np.zeros(0 if n_channels == 1 else (0, n_channels), np.float32)
+    yield stream.resample_chunk(nothing, last=True)
 
 
 def _rebatch(chunks: Iterable[Samples], size: int) -> Iterator[Samples]:
-    """Chunks of any length in; arrays of exactly `size` samples out, the last one shorter."""
-    block, filled = np.empty(size, np.float32), 0
+    """Chunks [n, ...] of any length in; arrays of exactly `size` samples out, the last one shorter."""
+    block, filled = np.empty(0, np.float32), 0
     for chunk in chunks:
-        while chunk.size:
-            taken = min(size - filled, chunk.size)
+        while len(chunk):
+            if not filled:
+                block = np.empty((size, *chunk.shape[1:]), np.float32)
+            taken = min(size - filled, len(chunk))
             block[filled : filled + taken] = chunk[:taken]
             filled, chunk = filled + taken, chunk[taken:]
             if filled == size:
                 yield block
-                block, filled = np.empty(size, np.float32), 0
+                filled = 0
     if filled:
         yield block[:filled]
 
@@ -317,6 +359,7 @@ __all__ = [
     "AudioInput",
     "AudioSource",
     "FileSource",
+    "StereoArray",
     "load_audio",
     "open_audio",
 ]

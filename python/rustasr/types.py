@@ -57,6 +57,20 @@ class Segment:
         return self.end - self.start
 
 
+@dataclass(frozen=True, slots=True, order=True)
+class Turn:
+    """One speaker talks from `start` to `end`. Turns of different speakers may overlap."""
+
+    start: float
+    end: float
+    speaker: str
+
+    @property
+    def duration(self) -> float:
+        """Length in seconds."""
+        return self.end - self.start
+
+
 @dataclass(frozen=True, slots=True)
 class TranscriptionResult:
     """The text of one recording, with its segments and how it was made.
@@ -123,4 +137,4 @@ class TranscriptionResult:
         return writers.to_tsv(self)
 
 
-__all__ = ["Segment", "Token", "TranscriptionResult", "Word"]
+__all__ = ["Segment", "Token", "TranscriptionResult", "Turn", "Word"]

@@ -173,8 +173,8 @@ def flags_to_spans(flags: Iterable[bool], options: WebRtcOptions) -> list[Span]:
             start = None
     if start is not None:
         found.append((start, n))
-    padded = [Span(max(0, low - pad) * frame, min(n, high + pad) * frame) for low, high in found]
-    return arrange(padded, longest=int(options.max_segment_s * SAMPLE_RATE))
+    wide = [Span(max(0, low - pad) * frame, min(n, high + pad) * frame) for low, high in found]
+    return arrange(wide, longest=int(options.max_segment_s * SAMPLE_RATE))
 
 
 # --- Silero
@@ -295,7 +295,7 @@ class _SileroRules:
         """The spans found; one that is open ends with the recording, even inside a pause."""
         if self.start is not None:
             self._close(self.start, n_samples, self._samples("min_speech_duration_ms"))
-        return _padded(self.found, self._samples("speech_pad_ms"), n_samples)
+        return padded(self.found, self._samples("speech_pad_ms"), n_samples)
 
     def _samples(self, option: str) -> float:
         duration_ms: float = getattr(self.options, option)
@@ -342,8 +342,9 @@ class _SileroRules:
         self.pauses = []
 
 
-def _padded(found: Sequence[tuple[int, int]], pad: float, n_samples: int) -> list[Span]:
-    """Spans with `pad` samples more on both sides; two share the silence between them."""
+def padded(found: Sequence[tuple[int, int]], pad: float, n_samples: int) -> list[Span]:
+    """Spans, rising and apart, with `pad` samples more on both sides; two share a short silence between them,
+    as silero_vad's do."""
     starts, ends = [start for start, _ in found], [end for _, end in found]
     for i, end in enumerate(ends):
         if i == 0:
@@ -369,5 +370,6 @@ __all__ = [
     "WebRtcVad",
     "arrange",
     "flags_to_spans",
+    "padded",
     "speech_timestamps",
 ]

@@ -1,0 +1,207 @@
+"""Who speaks when in a recording.
+
+::
+
+    two channels with different sounds ─► a side per channel               channels
+    anything else                      ─► voices grouped by likeness       encoder, clustering, labelling
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from rustasr.audio import SAMPLE_RATE, AudioInput, open_audio
+from rustasr.diarization.channels import ChannelOptions, Stereo, are_duplicates, channel_speech
+from rustasr.diarization.clustering import SpeakerCount, centroids
+from rustasr.diarization.encoder import embed
+from rustasr.diarization.labelling import label
+from rustasr.diarization.turns import joined, renamed, speakers_of
+from rustasr.errors import AudioError, OptionError
+from rustasr.options import Options, between, integer, one_of
+from rustasr.types import Turn
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from rustasr.audio import AudioSource
+    from rustasr.diarization.encoder import SpeakerEncoder
+    from rustasr.vad import Span, Vad
+
+READ_SECONDS = 10.0
+ONE_SCENE = 0.5  # channels that sound alike at a like level for so much of the time are no sides of a call
+
+
+@dataclass(frozen=True, slots=True)
+class DiarizationOptions(Options):
+    """How speakers are told apart.
+
+    speaker_mode: "channel" (left and right are two sides), "cluster" (by voice, channels mixed), or "auto":
+        channel where a recording has two channels that differ, else cluster.
+    num_speakers: how many there are; or
+    min_speakers, max_speakers: limits for the number that is estimated.
+    speaker_names: names in the order of first speech; without one: speaker_0, speaker_1, ...
+    left_name, right_name: the sides of channel mode.
+    right_num_speakers: voices on the right side, which are told apart when there are several ...
+    right_speaker_names: ... and named "<right name>-<name>", else "<right name>-spk1", ...
+    max_pause_s: two turns of one speaker are one when no more lies between them, and nobody else speaks.
+    channels: what counts as the same sound in both channels.
+
+    Raises OptionError for a value outside its range.
+    """
+
+    speaker_mode: str = "auto"
+    num_speakers: int | None = None
+    min_speakers: int | None = None
+    max_speakers: int | None = None
+    speaker_names: tuple[str, ...] = ()
+    left_name: str = "mic"
+    right_name: str = "system"
+    right_num_speakers: int | None = None
+    right_speaker_names: tuple[str, ...] = ()
+    max_pause_s: float = 0.5
+    channels: ChannelOptions = field(default_factory=ChannelOptions)
+
+    def __post_init__(self) -> None:
+        for name in ("speaker_names", "right_speaker_names"):
+            value = getattr(self, name)
+            if isinstance(value, str) or not isinstance(value, Iterable):
+                raise OptionError(f"{name}: expected names, for instance ('Ann', 'Bob'), found {value!r}")
+            object.__setattr__(self, name, _checked_names(name, tuple(value)))
+        one_of("speaker_mode", self.speaker_mode, ("auto", "channel", "cluster"))
+        _ = self.count
+        if self.right_num_speakers is not None:
+            integer("right_num_speakers", self.right_num_speakers, 1, 100)
+        between("max_pause_s", self.max_pause_s, 0, 60)
+        _checked_names("left_name and right_name", (self.left_name, self.right_name))
+
+    @property
+    def count(self) -> SpeakerCount:
+        """How many speakers are asked for."""
+        return SpeakerCount(self.num_speakers, self.min_speakers, self.max_speakers)
+
+    @property
+    def right_count(self) -> SpeakerCount | None:
+        """How many voices are asked for on the right side; None: it is one speaker."""
+        wanted = self.right_num_speakers or len(self.right_speaker_names)
+        return SpeakerCount(wanted) if wanted > 1 else None
+
+
+@dataclass(frozen=True, slots=True)
+class Diarization:
+    """Who speaks when, in order, and by which mode it was found ("channel" or "cluster"). In channel mode
+    `channels` says on which channel (0, 1) each speaker is heard.
+    """
+
+    turns: tuple[Turn, ...]
+    mode: str
+    channels: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def speakers(self) -> list[str]:
+        """The speakers in the order in which they are first heard."""
+        return speakers_of(self.turns)
+
+
+def find_turns(
+    audio: AudioInput,
+    vad: Vad,
+    encoder: SpeakerEncoder | None = None,
+    options: DiarizationOptions | None = None,
+    *,
+    overlaps: Sequence[Span] = (),
+) -> Diarization:
+    """Who speaks when.
+
+    `audio` is what `rustasr.audio.open_audio` takes. `vad` finds the speech, `encoder` tells voices apart
+    (cluster mode needs it). `overlaps` are samples in which two are known to speak at once: cluster mode
+    gives them a second speaker.
+
+    Raises AudioError (not readable; channel mode of a recording without two sides), OptionError.
+    """
+    options = options or DiarizationOptions()
+    source = open_audio(audio)
+    if options.speaker_mode != "cluster":
+        found, reason = _by_channel(source, vad, encoder, options)
+        if found is not None:
+            return found
+        if options.speaker_mode == "channel":
+            raise AudioError(
+                f"{source.name}: speaker mode channel expects two channels with one side of the conversation "
+                f"each, found {reason}; use speaker mode cluster"
+            )
+    segments = vad.speech(source.blocks(READ_SECONDS))
+    turns = _by_voice(source, segments, encoder, options.count, options.max_pause_s, overlaps)
+    return Diarization(tuple(_named(turns, options.speaker_names, "speaker_{}", 0)), "cluster")
+
+
+def _by_channel(
+    source: AudioSource, vad: Vad, encoder: SpeakerEncoder | None, options: DiarizationOptions
+) -> tuple[Diarization | None, str]:
+    """The turns of both sides; None and why, where the channels are no sides."""
+    if not isinstance(source, Stereo) or not source.is_stereo:
+        return None, "one channel"
+    if are_duplicates(source, options.channels):
+        return None, "the same sound in both"
+    speech = channel_speech(source, vad, options.channels)
+    if options.speaker_mode == "auto":
+        if not speech.left or not speech.right:
+            return None, "speech in one of them only"
+        if speech.likeness > ONE_SCENE:
+            return None, "everybody in both"
+    left = _side(speech.left, options.left_name)
+    right = _side(speech.right, options.right_name)
+    if options.right_count is not None and speech.right:
+        turns = _by_voice(source.side(1), speech.right, encoder, options.right_count, options.max_pause_s)
+        names = [f"{options.right_name}-{name}" for name in options.right_speaker_names]
+        right = _named(turns, names, f"{options.right_name}-spk{{}}", 1)
+    # One side's pauses are bridged whatever the other says in them: it may talk at any time.
+    turns = sorted([*joined(left, options.max_pause_s), *joined(right, options.max_pause_s)])
+    channels = {**{turn.speaker: 0 for turn in left}, **{turn.speaker: 1 for turn in right}}
+    return Diarization(tuple(turns), "channel", channels), ""
+
+
+def _by_voice(
+    source: AudioSource,
+    segments: Sequence[Span],
+    encoder: SpeakerEncoder | None,
+    count: SpeakerCount,
+    max_pause_s: float,
+    overlaps: Sequence[Span] = (),
+) -> list[Turn]:
+    """Turns of the speakers "0", "1", ..."""
+    if encoder is None:
+        raise OptionError(
+            "telling speakers apart by voice needs a speaker encoder, found none; "
+            "only a recording with one side per channel can do without"
+        )
+    embedded = embed(source.blocks(READ_SECONDS), segments, encoder)
+    means = centroids(embedded, encoder, count)
+    found = label(embedded, means, segments, overlaps)
+    return joined((_turn(span, str(speaker)) for span, speaker in found), max_pause_s)
+
+
+def _side(spans: Sequence[Span], name: str) -> list[Turn]:
+    return [_turn(span, name) for span in spans]
+
+
+def _turn(span: Span, speaker: str) -> Turn:
+    return Turn(span.start / SAMPLE_RATE, span.end / SAMPLE_RATE, speaker)
+
+
+def _named(turns: Sequence[Turn], names: Sequence[str], pattern: str, first: int) -> list[Turn]:
+    """Speakers by name in the order in which they are first heard; the rest by number."""
+    rest = (pattern.format(number) for number in itertools.count(first + len(names)))
+    return renamed(turns, dict(zip(speakers_of(turns), itertools.chain(names, rest), strict=False)))
+
+
+def _checked_names(option: str, names: tuple[str, ...]) -> tuple[str, ...]:
+    names = tuple(" ".join(str(name).split()) for name in names)
+    if not all(names) or len(set(names)) < len(names):
+        raise OptionError(f"{option}: expected different names, none of them empty, found {names!r}")
+    return names
+
+
+__all__ = ["Diarization", "DiarizationOptions", "find_turns"]
