@@ -325,7 +325,9 @@ ConformerHead::ConformerHead(Weights root, const GgufFile& file, int d_model) {
 }
 
 ggml_tensor* ConformerHead::operator()(Graph& graph, ggml_tensor* frames) const {
-    return ctc_ ? (*ctc_)(graph, frames) : transducer_->project(graph, frames);
+    if (transducer_) return transducer_->project(graph, frames);
+    GGML_ASSERT(ctc_.has_value());
+    return (*ctc_)(graph, frames);
 }
 
 ConformerModel::ConformerModel(std::unique_ptr<WeightStore> store, const ConformerConfig& config)

@@ -188,6 +188,7 @@ class DepthwiseStridingSubsampling final : public Subsampling {
             x = depthwise_[i](graph, zero_padding(graph, x, batch.masks[i + 1]));
             x = pointwise_[i](graph, x, Activation::Relu);
         }
+        GGML_ASSERT(x);
         return flatten(graph, out_, x);
     }
 

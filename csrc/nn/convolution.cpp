@@ -77,6 +77,7 @@ ggml_tensor* Conv2d::operator()(Graph& graph, ggml_tensor* x, Activation activat
         row = ggml_cont(ctx, row);
         rows = rows ? ggml_concat(ctx, rows, row, 0) : row;
     }
+    GGML_ASSERT(rows);  // a kernel has a tap
     return at_every_place(graph, linear_, rows, activation);
 }
 
