@@ -90,7 +90,8 @@ class ParakeetEncoder(torch.nn.Module):
         return hidden.transpose(1, 2)
 
 
-def parakeet(out: Path) -> None:
+def parakeet(out: Path) -> Any:
+    """Writes the Hugging Face folder; returns the official model."""
     from transformers import ParakeetEncoderConfig, ParakeetForTDT, ParakeetTDTConfig
 
     encoder = ParakeetEncoderConfig(
@@ -115,7 +116,7 @@ def parakeet(out: Path) -> None:
     extractor = {"feature_size": 128, "hop_length": 160, "n_fft": 512, "preemphasis": 0.97,
                  "sampling_rate": 16000, "win_length": 400}  # fmt: skip
     (out / "processor_config.json").write_text(json.dumps({"feature_extractor": extractor}))
-    export(ParakeetEncoder(model.encoder).eval(), 128, out / "encoder.onnx")
+    return model
 
 
 def stand_in_for_torchaudio() -> None:
@@ -147,7 +148,8 @@ class GigaamEncoder(torch.nn.Module):
         return self.encoder(features, torch.full((1,), features.shape[2], dtype=torch.long))[0]
 
 
-def gigaam(out: Path, source: Path) -> None:
+def gigaam(out: Path, source: Path) -> Any:
+    """Writes the .ckpt and its tokenizer; returns the official model."""
     stand_in_for_torchaudio()
     sys.path.insert(0, str(source))
     from gigaam.model import GigaAMASR
@@ -180,8 +182,7 @@ def gigaam(out: Path, source: Path) -> None:
         k: v.half() if k.startswith("encoder.") and v.is_floating_point() else v for k, v in state.items()
     }
     torch.save({"cfg": config, "state_dict": kept}, out / "v3_e2e_ctc.ckpt")
-    torch.save(model.encoder, out / "encoder.pt")
-    export(GigaamEncoder(model.encoder).eval(), 64, out / "encoder.onnx")
+    return model
 
 
 def main() -> None:
@@ -189,7 +190,12 @@ def main() -> None:
         raise SystemExit(__doc__)
     out = Path(sys.argv[2])
     out.mkdir(parents=True, exist_ok=True)
-    parakeet(out) if sys.argv[1] == "parakeet" else gigaam(out, Path(sys.argv[3]))
+    if sys.argv[1] == "parakeet":
+        export(ParakeetEncoder(parakeet(out).encoder).eval(), 128, out / "encoder.onnx")
+    else:
+        encoder = gigaam(out, Path(sys.argv[3])).encoder
+        torch.save(encoder, out / "encoder.pt")
+        export(GigaamEncoder(encoder).eval(), 64, out / "encoder.onnx")
 
 
 if __name__ == "__main__":

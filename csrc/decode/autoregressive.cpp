@@ -9,6 +9,7 @@
 #include <string>
 
 #include "core/error.h"
+#include "decode/likeliest.h"
 #include "kernels/elementwise.h"
 
 namespace rustasr {
@@ -182,7 +183,7 @@ class BeamSearch : public WindowSearch {
             filter_(hypotheses_[row].tokens, values);
             argmax_or_throw(values, n_vocab_);
             const float normalizer = kernels::log_sum_exp(values, n_vocab_);
-            for (int32_t token : top(values, options_.beam_size + 1)) {
+            for (int32_t token : likeliest(values, n_vocab_, static_cast<size_t>(options_.beam_size) + 1)) {
                 const float logprob = values[token] - normalizer;
                 candidates.push_back({row, token, logprob, hypotheses_[row].sum + logprob});
             }
@@ -223,21 +224,6 @@ class BeamSearch : public WindowSearch {
    private:
     size_t pool_size() const {
         return static_cast<size_t>(std::max(1L, std::lround(options_.beam_size * options_.patience)));
-    }
-
-    // The n likeliest tokens, best first; lower ids first among equals. Forbidden ones are left out.
-    std::vector<int32_t> top(const float* logits, int n) const {
-        std::vector<int32_t> best;
-        const auto better = [logits](int32_t a, int32_t b) {
-            return logits[a] > logits[b] || (logits[a] == logits[b] && a < b);
-        };
-        for (int32_t i = 0; i < n_vocab_; ++i) {
-            if (logits[i] == -std::numeric_limits<float>::infinity()) continue;
-            if (static_cast<int>(best.size()) == n && !better(i, best.back())) continue;
-            best.insert(std::upper_bound(best.begin(), best.end(), i, better), i);
-            if (static_cast<int>(best.size()) > n) best.pop_back();
-        }
-        return best;
     }
 
     std::vector<Hypothesis> finished_;

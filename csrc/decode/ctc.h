@@ -21,6 +21,10 @@ struct CtcFrames {
 /// The likeliest class of every frame; repeats are one token, at the first of their frames.
 Recognized ctc_greedy(const CtcFrames& frames, const SearchOptions& options);
 
+/// Prefix beam search (Graves 2008; Hannun et al. 2014, arXiv:1408.2873): token sequences by the sum over
+/// their alignments. With a wide beam it is exact.
+Recognized ctc_beam(const CtcFrames& frames, const SearchOptions& options);
+
 /// One result per utterance; the blank is the last class. Throws OptionError.
 std::vector<Recognized> ctc_search(const EncodedFrames& frames, const std::vector<int>& utterances,
                                    const SearchOptions& options);

@@ -12,7 +12,8 @@ void SearchOptions::check() const {
     const auto fail = [](const char* what, const char* expected, const std::string& found) {
         throw OptionError(std::string(what) + ": expected " + expected + ", found " + found);
     };
-    if (beam_size != 1) fail("beam_size", "1", std::to_string(beam_size));
+    if (beam_size < 1 || beam_size > kMostBeams)
+        fail("beam_size", ("1.." + std::to_string(kMostBeams)).c_str(), std::to_string(beam_size));
     if (max_symbols < 0 || max_symbols > 1000)
         fail("max_symbols", "0 (the model's own) to 1000", std::to_string(max_symbols));
     if (!(hotword_boost >= 0 && hotword_boost <= 100))

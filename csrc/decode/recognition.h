@@ -22,6 +22,8 @@ struct EncodedFrames {
 };
 
 struct SearchOptions {
+    static constexpr int kMostBeams = 64;
+
     int beam_size = 1;                           // 1: greedy
     int max_symbols = 0;                         // tokens on one frame; 0: what the model says
     std::vector<int32_t> suppress;               // ids that are never emitted (never the blank)

@@ -4,6 +4,7 @@
 #include <limits>
 
 #include "core/error.h"
+#include "decode/transducer_beam.h"
 #include "kernels/elementwise.h"
 
 namespace rustasr {
@@ -13,10 +14,10 @@ namespace {
 /// which is also gigaam/decoding.py's loop over frames.
 class GreedySearch {
    public:
-    GreedySearch(TransducerNetwork& network, const SearchOptions& options)
+    GreedySearch(TransducerNetwork& network, int max_symbols, const SearchOptions& options)
         : network_(network),
           config_(network.config()),
-          max_symbols_(options.max_symbols ? options.max_symbols : config_.max_symbols),
+          max_symbols_(max_symbols),
           suppressed_(options.suppress) {}
 
     std::vector<Recognized> run(const std::vector<std::vector<float>>& frames);
@@ -161,7 +162,9 @@ std::vector<Recognized> Transducer::recognize(const EncodedFrames& frames, const
     }
     std::vector<std::vector<float>> on_host;
     for (int utterance : utterances) on_host.push_back(frames.read(utterance));
-    return GreedySearch(network_, options).run(on_host);
+    const int max_symbols = options.max_symbols ? options.max_symbols : network_.config().max_symbols;
+    if (options.beam_size > 1) return transducer_beam(network_, on_host, max_symbols, options);
+    return GreedySearch(network_, max_symbols, options).run(on_host);
 }
 
 }  // namespace rustasr

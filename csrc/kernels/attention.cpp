@@ -4,12 +4,11 @@
 #include <algorithm>
 #include <cstdint>
 #include <cstring>
-#include <memory>
-#include <new>
 #include <string>
 
 #include "core/error.h"
 #include "kernels/attention_form.h"
+#include "kernels/scratch.h"
 
 namespace rustasr::kernels {
 namespace {
@@ -41,22 +40,6 @@ Operands operands_of(const ggml_tensor* dst, const Params& params) {
         if (params.present & (1 << i)) operands.tensors[i] = dst->src[next++];
     }
     return operands;
-}
-
-// Working memory of one thread: one block, grown to the greatest head size seen (about 0.5 MiB for D = 64,
-// 2 MiB for 256).
-char* thread_scratch(size_t bytes) {
-    struct Free {
-        void operator()(char* p) const { ::operator delete(p, std::align_val_t{64}); }
-    };
-    thread_local std::unique_ptr<char, Free> block;
-    thread_local size_t size = 0;
-    if (size < bytes) {
-        block.reset();
-        block.reset(static_cast<char*>(::operator new(bytes, std::align_val_t{64})));
-        size = bytes;
-    }
-    return block.get();
 }
 
 Element element_of(ggml_type type) {

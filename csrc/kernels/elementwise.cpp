@@ -31,13 +31,8 @@ const ElementwiseForm& form_of(VectorForm form) {
     }
 }
 
-const ElementwiseForm& chosen_form() {
-    static const ElementwiseForm& form = form_of(chosen_vector_form());
-    return form;
-}
-
 // At the end of ggml's op_params, behind what ggml keeps there for a custom operation.
-constexpr size_t kEpsOffset = GGML_MAX_OP_PARAMS - sizeof(float);
+constexpr size_t kParamOffset = GGML_MAX_OP_PARAMS - sizeof(float);
 
 struct RowRange {
     int64_t begin, end;
@@ -56,7 +51,7 @@ const float* data_of(const ggml_tensor* t) { return t ? static_cast<const float*
 
 void compute_layer_norm(ggml_tensor* dst, int ith, int nth, void* form) {
     float eps;
-    memcpy(&eps, reinterpret_cast<const char*>(dst->op_params) + kEpsOffset, sizeof(eps));
+    memcpy(&eps, reinterpret_cast<const char*>(dst->op_params) + kParamOffset, sizeof(eps));
     const RowRange rows = share_of(ggml_nrows(dst), ith, nth);
     const int64_t n = dst->ne[0];
     for (int64_t r = rows.begin; r < rows.end; r++) {
@@ -66,18 +61,44 @@ void compute_layer_norm(ggml_tensor* dst, int ith, int nth, void* form) {
     }
 }
 
-// In pieces of a row, so that one long row is shared by the threads too.
-void compute_gelu(ggml_tensor* dst, int ith, int nth, void* form) {
+// Calls work(row, first, count) for pieces of rows, so that one long row is shared by the threads too.
+template <class Work>
+void for_pieces(const ggml_tensor* dst, int ith, int nth, const Work& work) {
     constexpr int64_t kPiece = 1024;
     const int64_t n = dst->ne[0], pieces = (n + kPiece - 1) / kPiece;
     const RowRange range = share_of(ggml_nrows(dst) * pieces, ith, nth);
     for (int64_t i = range.begin; i < range.end; i++) {
-        const int64_t row = i / pieces, begin = i % pieces * kPiece;
-        const float* bias = data_of(dst->src[1]);
-        static_cast<const ElementwiseForm*>(form)->gelu(
-            row_at(dst->src[0], row) + begin, bias ? bias + begin : nullptr, std::min(kPiece, n - begin),
-            static_cast<float*>(dst->data) + row * n + begin);
+        const int64_t begin = i % pieces * kPiece;
+        work(i / pieces, begin, std::min(kPiece, n - begin));
     }
+}
+
+void compute_activation(ggml_tensor* dst, int ith, int nth, decltype(ElementwiseForm::gelu) function) {
+    for_pieces(dst, ith, nth, [&](int64_t row, int64_t begin, int64_t count) {
+        const float* bias = data_of(dst->src[1]);
+        function(row_at(dst->src[0], row) + begin, bias ? bias + begin : nullptr, count,
+                 static_cast<float*>(dst->data) + row * dst->ne[0] + begin);
+    });
+}
+
+void compute_gelu(ggml_tensor* dst, int ith, int nth, void* form) {
+    compute_activation(dst, ith, nth, static_cast<const ElementwiseForm*>(form)->gelu);
+}
+
+void compute_silu(ggml_tensor* dst, int ith, int nth, void* form) {
+    compute_activation(dst, ith, nth, static_cast<const ElementwiseForm*>(form)->silu);
+}
+
+void compute_add_scaled(ggml_tensor* dst, int ith, int nth, void* form) {
+    float scale;
+    memcpy(&scale, reinterpret_cast<const char*>(dst->op_params) + kParamOffset, sizeof(scale));
+    for_pieces(dst, ith, nth, [&](int64_t row, int64_t begin, int64_t count) {
+        const float* bias = data_of(dst->src[2]);
+        static_cast<const ElementwiseForm*>(form)->add_scaled(
+            row_at(dst->src[0], row) + begin, bias ? bias + begin : nullptr, scale,
+            row_at(dst->src[1], row) + begin, count,
+            static_cast<float*>(dst->data) + row * dst->ne[0] + begin);
+    });
 }
 
 bool is_vector_of(const ggml_tensor* t, int64_t n) {
@@ -106,6 +127,11 @@ ggml_tensor* custom_like(ggml_context* ctx, ggml_tensor* x, ggml_tensor** args, 
 
 }  // namespace
 
+const ElementwiseForm& elementwise_chosen_form() {
+    static const ElementwiseForm& form = form_of(chosen_vector_form());
+    return form;
+}
+
 std::vector<const ElementwiseForm*> elementwise_usable_forms() {
     std::vector<const ElementwiseForm*> forms;
     for (VectorForm form : usable_vector_forms()) forms.push_back(&form_of(form));
@@ -117,7 +143,7 @@ ggml_tensor* layer_norm_with(const ElementwiseForm& form, ggml_context* ctx, ggm
     check("layer_norm", x, weight, bias);
     ggml_tensor* args[3] = {x, weight, bias};
     ggml_tensor* y = custom_like(ctx, x, args, bias ? 3 : 2, compute_layer_norm, form);
-    memcpy(reinterpret_cast<char*>(y->op_params) + kEpsOffset, &eps, sizeof(eps));
+    memcpy(reinterpret_cast<char*>(y->op_params) + kParamOffset, &eps, sizeof(eps));
     return y;
 }
 
@@ -128,23 +154,53 @@ ggml_tensor* gelu_erf_with(const ElementwiseForm& form, ggml_context* ctx, ggml_
     return custom_like(ctx, x, args, bias ? 2 : 1, compute_gelu, form);
 }
 
+ggml_tensor* silu_with(const ElementwiseForm& form, ggml_context* ctx, ggml_tensor* x, ggml_tensor* bias) {
+    check("silu", x, nullptr, bias);
+    ggml_tensor* args[2] = {x, bias};
+    return custom_like(ctx, x, args, bias ? 2 : 1, compute_silu, form);
+}
+
+ggml_tensor* add_scaled_with(const ElementwiseForm& form, ggml_context* ctx, ggml_tensor* x,
+                             ggml_tensor* bias, float scale, ggml_tensor* residual) {
+    check("add_scaled", x, nullptr, bias);
+    check("add_scaled", residual, nullptr, nullptr);
+    if (!ggml_are_same_shape(x, residual)) {
+        throw OptionError("add_scaled: expected a residual of x's shape, found " +
+                          std::to_string(ggml_nelements(residual)) + " elements for " +
+                          std::to_string(ggml_nelements(x)));
+    }
+    ggml_tensor* args[3] = {x, residual, bias};
+    ggml_tensor* y = custom_like(ctx, x, args, bias ? 3 : 2, compute_add_scaled, form);
+    memcpy(reinterpret_cast<char*>(y->op_params) + kParamOffset, &scale, sizeof(scale));
+    return y;
+}
+
 float log_sum_exp_with(const ElementwiseForm& form, const float* x, int64_t n) {
     const float shift = form.maximum(x, n);
     if (shift == -HUGE_VALF) return shift;
     return static_cast<float>(static_cast<double>(shift) + std::log(form.sum_exp(x, n, shift)));
 }
 
-float log_sum_exp(const float* x, int64_t n) { return log_sum_exp_with(chosen_form(), x, n); }
+float log_sum_exp(const float* x, int64_t n) { return log_sum_exp_with(elementwise_chosen_form(), x, n); }
 
-int64_t argmax(const float* x, int64_t n) { return chosen_form().argmax(x, n); }
+int64_t argmax(const float* x, int64_t n) { return elementwise_chosen_form().argmax(x, n); }
 
 ggml_tensor* layer_norm(ggml_context* ctx, ggml_tensor* x, ggml_tensor* weight, ggml_tensor* bias,
                         float eps) {
-    return layer_norm_with(chosen_form(), ctx, x, weight, bias, eps);
+    return layer_norm_with(elementwise_chosen_form(), ctx, x, weight, bias, eps);
 }
 
 ggml_tensor* gelu_erf(ggml_context* ctx, ggml_tensor* x, ggml_tensor* bias) {
-    return gelu_erf_with(chosen_form(), ctx, x, bias);
+    return gelu_erf_with(elementwise_chosen_form(), ctx, x, bias);
+}
+
+ggml_tensor* silu(ggml_context* ctx, ggml_tensor* x, ggml_tensor* bias) {
+    return silu_with(elementwise_chosen_form(), ctx, x, bias);
+}
+
+ggml_tensor* add_scaled(ggml_context* ctx, ggml_tensor* x, ggml_tensor* bias, float scale,
+                        ggml_tensor* residual) {
+    return add_scaled_with(elementwise_chosen_form(), ctx, x, bias, scale, residual);
 }
 
 bool elementwise_supported() { return chosen_vector_form() != VectorForm::Off; }

@@ -1,5 +1,5 @@
-// Vectorised helpers: reductions over the logits of one decoder step, and two activations as ggml custom
-// operations of one pass each.
+// Vectorised helpers: reductions over the logits of one decoder step, and norm, activations and a residual as
+// ggml custom operations of one pass each.
 #pragma once
 
 #include <cstdint>
@@ -24,6 +24,15 @@ ggml_tensor* layer_norm(ggml_context* ctx, ggml_tensor* x, ggml_tensor* weight, 
 // gelu(x + bias) = 0.5 * z * (1 + erf(z / sqrt 2)), z = x + bias; absolute error below 1e-6 * max(1, |z|).
 // x [n, ...] F32 with adjacent elements in a row; bias [n] F32 or nullptr. Result contiguous.
 ggml_tensor* gelu_erf(ggml_context* ctx, ggml_tensor* x, ggml_tensor* bias = nullptr);
+
+// silu(x + bias) = z / (1 + e^-z), z = x + bias; relative error below 1e-5 for z > -80. Operands as in
+// gelu_erf.
+ggml_tensor* silu(ggml_context* ctx, ggml_tensor* x, ggml_tensor* bias = nullptr);
+
+// residual + scale * (x + bias). x and residual [n, ...] F32 of one shape with adjacent elements in a row;
+// bias [n] F32 or nullptr. Result contiguous.
+ggml_tensor* add_scaled(ggml_context* ctx, ggml_tensor* x, ggml_tensor* bias, float scale,
+                        ggml_tensor* residual);
 
 // False when the kernels are switched off (RUSTASR_KERNELS=off); the caller then builds ggml's own
 // operations.

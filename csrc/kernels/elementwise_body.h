@@ -121,16 +121,45 @@ RUSTASR_INLINE V gelu(V z) {
     return Simd::sub(Simd::max(z, Simd::zero()), Simd::mul(size, tail));
 }
 
-void gelu_row(const float* x, const float* bias, int64_t n, float* y) {
+// 1 / (1 + e^-x); e^87 is the greatest power that exp2 and the sum hold
+RUSTASR_INLINE V sigmoid(V x) {
+    const V e = Simd::exp2(Simd::mul(Simd::max(Simd::set1(-87.0f), x), Simd::set1(-kLog2E)));
+    return Simd::div(Simd::set1(1.0f), Simd::add(Simd::set1(1.0f), e));
+}
+
+RUSTASR_INLINE V silu(V x) { return Simd::mul(x, sigmoid(x)); }
+
+// y = f(x + bias)
+template <class F>
+RUSTASR_INLINE void apply(const float* x, const float* bias, int64_t n, float* y, const F& f) {
     int64_t i = 0;
     for (; i + W <= n; i += W) {
         const V v = Simd::load(x + i);
-        Simd::store(y + i, gelu(bias ? Simd::add(v, Simd::load(bias + i)) : v));
+        Simd::store(y + i, f(bias ? Simd::add(v, Simd::load(bias + i)) : v));
     }
     if (i < n) {
         const V v = load_part(x + i, n - i, 0.0f);
-        store_part(y + i, n - i, gelu(bias ? Simd::add(v, load_part(bias + i, n - i, 0.0f)) : v));
+        store_part(y + i, n - i, f(bias ? Simd::add(v, load_part(bias + i, n - i, 0.0f)) : v));
     }
+}
+
+void gelu_row(const float* x, const float* bias, int64_t n, float* y) {
+    apply(x, bias, n, y, [](V z) { return gelu(z); });
+}
+
+void silu_row(const float* x, const float* bias, int64_t n, float* y) {
+    apply(x, bias, n, y, [](V z) { return silu(z); });
+}
+
+void add_scaled_row(const float* x, const float* bias, float scale, const float* residual, int64_t n,
+                    float* y) {
+    const V factor = Simd::set1(scale);
+    int64_t i = 0;
+    for (; i + W <= n; i += W) {
+        const V v = bias ? Simd::add(Simd::load(x + i), Simd::load(bias + i)) : Simd::load(x + i);
+        Simd::store(y + i, Simd::fma(v, factor, Simd::load(residual + i)));
+    }
+    for (; i < n; i++) y[i] = (bias ? x[i] + bias[i] : x[i]) * scale + residual[i];
 }
 
 }  // namespace

@@ -1,10 +1,12 @@
 // The functions that each instruction set provides: elementwise_<isa>.cpp, one body in elementwise_body.h.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <vector>
 
 #include "ggml.h"
+#include "kernels/convolution_form.h"
 
 namespace rustasr::kernels {
 
@@ -16,6 +18,17 @@ struct ElementwiseForm {
     void (*layer_norm)(const float* x, const float* weight, const float* bias, int64_t n, float eps,
                        float* y);
     void (*gelu)(const float* x, const float* bias, int64_t n, float* y);
+    void (*silu)(const float* x, const float* bias, int64_t n, float* y);
+    void (*add_scaled)(const float* x, const float* bias, float scale, const float* residual, int64_t n,
+                       float* y);
+
+    // csrc/kernels/convolution.h: rows of the T * B of a result, with scratch aligned to 64
+    size_t (*gated_scratch_bytes)(int64_t taps);
+    void (*gated_convolution)(const GatedConvolutionArgs& a, int64_t row_begin, int64_t row_end,
+                              float* scratch);
+    size_t (*strided_scratch_bytes)(const StridedConvolutionArgs& a);
+    void (*strided_convolution)(const StridedConvolutionArgs& a, int64_t frame_begin, int64_t frame_end,
+                                float* scratch);
 };
 
 const ElementwiseForm& elementwise_form_portable();
@@ -26,10 +39,16 @@ const ElementwiseForm& elementwise_form_neon();
 // The forms that this processor can run, the best one last.
 std::vector<const ElementwiseForm*> elementwise_usable_forms();
 
-// layer_norm(), gelu_erf() and log_sum_exp() in a given form.
+// What runs here; the portable one where the kernels are switched off.
+const ElementwiseForm& elementwise_chosen_form();
+
+// layer_norm() and its kin in a given form.
 ggml_tensor* layer_norm_with(const ElementwiseForm& form, ggml_context* ctx, ggml_tensor* x,
                              ggml_tensor* weight, ggml_tensor* bias, float eps);
 ggml_tensor* gelu_erf_with(const ElementwiseForm& form, ggml_context* ctx, ggml_tensor* x, ggml_tensor* bias);
+ggml_tensor* silu_with(const ElementwiseForm& form, ggml_context* ctx, ggml_tensor* x, ggml_tensor* bias);
+ggml_tensor* add_scaled_with(const ElementwiseForm& form, ggml_context* ctx, ggml_tensor* x,
+                             ggml_tensor* bias, float scale, ggml_tensor* residual);
 float log_sum_exp_with(const ElementwiseForm& form, const float* x, int64_t n);
 
 }  // namespace rustasr::kernels

@@ -1,11 +1,24 @@
 #include "kernels/simd_neon.h"
 //
-#include "kernels/elementwise_body.h"
+#include "kernels/convolution_body.h"
 
 namespace rustasr::kernels {
 
 const ElementwiseForm& elementwise_form_neon() {
-    static const ElementwiseForm form = {"neon", maximum, sum_exp, argmax, layer_norm, gelu_row};
+    static const ElementwiseForm form = {
+        "neon",
+        maximum,
+        sum_exp,
+        argmax,
+        layer_norm,
+        gelu_row,
+        silu_row,
+        add_scaled_row,
+        gated_scratch_bytes,
+        gated_convolution_rows,
+        strided_scratch_bytes,
+        strided_convolution_frames,
+    };
     return form;
 }
 

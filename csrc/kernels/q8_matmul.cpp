@@ -44,14 +44,8 @@ const Q8Form* const* available_forms(int* count) {
 
 const Q8Form* forced_form = nullptr;
 
-const Q8Form* active_form() {
-    if (forced_form != nullptr) return forced_form;
-    static const Q8Form* const chosen = q8_choose_form(std::getenv("RUSTASR_KERNELS"));
-    return chosen;
-}
-
 const Q8Form& required_form() {
-    const Q8Form* form = active_form();
+    const Q8Form* form = q8_active_form();
     if (form == nullptr) throw OptionError("the Q8_0 kernels are switched off by RUSTASR_KERNELS=off");
     return *form;
 }
@@ -108,9 +102,9 @@ void unpack_row(const uint8_t* packed, int64_t k, int64_t row, uint8_t flip, flo
 // object); the rest follows from the tensors and two integers kept behind ggml's own parameters of a custom
 // operation (three words, so index 8 of 16 is free).
 
-constexpr int kParamActivation = 8, kParamFlags = 9;  // q8_linear
-constexpr int kParamStride = 8, kParamPadding = 9;    // q8_quantize_frames; 0 in q8_quantize
-constexpr int kParamRows = 8;                         // q8_get_rows
+constexpr int kParamActivation = 8, kParamFlags = 9, kParamScale = 10;  // q8_linear
+constexpr int kParamStride = 8, kParamPadding = 9;  // q8_quantize_frames; 0 in q8_quantize
+constexpr int kParamRows = 8;                       // q8_get_rows
 constexpr int32_t kHasBias = 1, kHasResidual = 2;
 
 const Q8Form& form_of(const void* userdata) { return *static_cast<const Q8Form*>(userdata); }
@@ -216,6 +210,7 @@ void run_linear(ggml_tensor* dst, int ith, int nth, void* userdata) {
     p.y = static_cast<float*>(dst->data);
     p.bias = bias ? static_cast<const float*>(bias->data) : nullptr;
     p.activation = static_cast<Activation>(dst->op_params[kParamActivation]);
+    std::memcpy(&p.scale, &dst->op_params[kParamScale], sizeof(p.scale));
     p.rows1 = dst->ne[1];
     p.rows2 = dst->ne[2];
     if (residual != nullptr) {
@@ -271,13 +266,19 @@ const Q8Form* q8_choose_form(const char* wanted) {
 
 void q8_force_form(const Q8Form* form) { forced_form = form; }
 
+const Q8Form* q8_active_form() {
+    if (forced_form != nullptr) return forced_form;
+    static const Q8Form* const chosen = q8_choose_form(std::getenv("RUSTASR_KERNELS"));
+    return chosen;
+}
+
 const char* q8_form() {
-    const Q8Form* form = active_form();
+    const Q8Form* form = q8_active_form();
     return form != nullptr ? form->name : "off";
 }
 
 bool q8_supported(int64_t k, int64_t n) {
-    return k > 0 && k % kQ8Block == 0 && n > 0 && active_form() != nullptr;
+    return k > 0 && k % kQ8Block == 0 && n > 0 && q8_active_form() != nullptr;
 }
 
 size_t q8_packed_nbytes(int64_t k, int64_t n) { return static_cast<size_t>(n_tiles(n) * q8_tile_nbytes(k)); }
@@ -331,8 +332,9 @@ ggml_tensor* q8_quantize_frames(ggml_context* ctx, ggml_tensor* x, int64_t taps,
 }
 
 ggml_tensor* q8_linear(ggml_context* ctx, ggml_tensor* packed_w, int64_t k, int64_t n, ggml_tensor* xq,
-                       ggml_tensor* bias, Activation activation, ggml_tensor* residual) {
+                       ggml_tensor* bias, Activation activation, ggml_tensor* residual, float scale) {
     const Q8Form& form = required_form();
+    require(residual != nullptr || scale == 1.0f, "q8_linear: a scale other than 1 needs a residual");
     check_packed(packed_w, k, n);
     require(xq->type == GGML_TYPE_I8 && ggml_is_contiguous(xq) &&
                 xq->ne[0] == static_cast<int64_t>(q8_quantized_row_nbytes(k)),
@@ -358,6 +360,7 @@ ggml_tensor* q8_linear(ggml_context* ctx, ggml_tensor* packed_w, int64_t k, int6
                                     run_linear, GGML_N_TASKS_MAX, as_userdata(form));
     y->op_params[kParamActivation] = static_cast<int32_t>(activation);
     y->op_params[kParamFlags] = flags;
+    std::memcpy(&y->op_params[kParamScale], &scale, sizeof(scale));
     return y;
 }
 

@@ -2,7 +2,7 @@
 //
 //   weights  Q8_0 rows [k, n] (ggml order)  --q8_pack, once at load-->  packed (opaque bytes)
 //   x        F32 [k, M, B1, B2]             --q8_quantize-->            xq (int8 blocks with scales)
-//   y        F32 [n, M, B1, B2]  = activation(W x + bias) + residual    <--q8_linear
+//   y        F32 [n, M, B1, B2]  = scale * activation(W x + bias) + residual    <--q8_linear
 //
 // Arithmetic: weights keep the file's values exactly (32 int8 and one F16 scale per block; a scale of the
 // file is never changed). Activations are quantised as in Q8_0, one scale per 32 values, the scale kept in
@@ -18,12 +18,12 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "kernels/activation.h"
+
 struct ggml_context;
 struct ggml_tensor;
 
 namespace rustasr::kernels {
-
-enum class Activation : int32_t { None, Gelu /* exact, by erf */, Silu, Relu };
 
 // Rows of W are packed in groups of this many; ranges given to q8_pack must start on a multiple of it.
 constexpr int64_t kQ8PackRows = 16;
@@ -58,10 +58,10 @@ ggml_tensor* q8_quantize_frames(ggml_context* ctx, ggml_tensor* x, int64_t taps,
                                 int64_t padding);
 
 // packed_w: a contiguous tensor of at least q8_packed_nbytes(k, n) bytes (for instance 1-D, I8) in host
-// memory. bias: F32 [n] or null. residual: F32 of y's shape, any strides with nb[0] == 4, or null. Result:
-// F32 [n, M, B1, B2].
+// memory. bias: F32 [n] or null. residual: F32 of y's shape, any strides with nb[0] == 4, or null; without
+// one scale must be 1. Result: F32 [n, M, B1, B2].
 ggml_tensor* q8_linear(ggml_context* ctx, ggml_tensor* packed_w, int64_t k, int64_t n, ggml_tensor* xq,
-                       ggml_tensor* bias, Activation activation, ggml_tensor* residual);
+                       ggml_tensor* bias, Activation activation, ggml_tensor* residual, float scale = 1.0f);
 
 // Rows of W by index (for embeddings that share their weights with the output layer).
 // ids: I32, contiguous, [T, B]. Result: F32 [k, T, B].

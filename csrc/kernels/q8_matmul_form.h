@@ -36,6 +36,7 @@ struct Q8Product {
     float* y;           // [n, rows]
     const float* bias;  // [n] or null
     Activation activation;
+    float scale;  // of the product before a residual is added
     // The residual of row r is row (r % rows1, r / rows1 % rows2, r / rows1 / rows2) of a strided tensor; or
     // null.
     const char* residual;
@@ -72,6 +73,9 @@ extern const Q8Form kQ8Avx2;
 extern const Q8Form kQ8AvxVnni;
 extern const Q8Form kQ8Avx512Vnni;
 extern const Q8Form kQ8NeonDotprod;
+
+// The form in use, or null: the kernels are switched off.
+const Q8Form* q8_active_form();
 
 // The forms that this build has and this processor can run, best first; `count` receives how many.
 const Q8Form* const* q8_available_forms(int* count);

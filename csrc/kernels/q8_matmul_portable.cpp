@@ -88,8 +88,9 @@ void product_tile(const Q8Product& p, int64_t tile, int64_t row) {
     const int64_t column = tile * R;
     for (int64_t r = 0; r < R && column + r < p.n; ++r) {
         const float z = acc[r] + (p.bias ? p.bias[column + r] : 0.0f);
-        p.y[row * p.n + column + r] =
-            activate(z, p.activation) + (residual != nullptr ? residual[column + r] : 0.0f);
+        float& y = p.y[row * p.n + column + r];
+        y = activate(z, p.activation);
+        if (residual != nullptr) y = y * p.scale + residual[column + r];
     }
 }
 

@@ -67,21 +67,25 @@ RUSTASR_INLINE typename S::F activate(typename S::F x) {
 }
 
 template <class S, Activation A>
-RUSTASR_INLINE void finish_vector(const float* sum, const float* bias, const float* residual, float* y) {
+RUSTASR_INLINE void finish_vector(const float* sum, const float* bias, float scale, const float* residual,
+                                  float* y) {
     typename S::F v = S::load(sum);
     if (bias != nullptr) v = S::add(v, S::load(bias));
     v = activate<S, A>(v);
-    if (residual != nullptr) v = S::add(v, S::load(residual));
+    if (residual != nullptr) v = S::fma(v, S::set1(scale), S::load(residual));
     S::store(y, v);
 }
 
-// y[i] = activation(sum[i] + bias[i]) + residual[i] for i < count; `sum` is readable to a whole vector.
+// y[i] = scale * activation(sum[i] + bias[i]) + residual[i] for i < count (without a residual the scale is
+// 1); `sum` is readable to a whole vector.
 template <class S, Activation A>
-void finish_row(const float* sum, const float* bias, const float* residual, float* y, int64_t count) {
+void finish_row(const float* sum, const float* bias, float scale, const float* residual, float* y,
+                int64_t count) {
     constexpr int L = S::kLanes;
     int64_t i = 0;
     for (; i + L <= count; i += L) {
-        finish_vector<S, A>(sum + i, bias ? bias + i : nullptr, residual ? residual + i : nullptr, y + i);
+        finish_vector<S, A>(sum + i, bias ? bias + i : nullptr, scale, residual ? residual + i : nullptr,
+                            y + i);
     }
     if (i == count) return;
     float b[L] = {}, r[L] = {}, out[L];
@@ -89,7 +93,7 @@ void finish_row(const float* sum, const float* bias, const float* residual, floa
         if (bias != nullptr) b[j - i] = bias[j];
         if (residual != nullptr) r[j - i] = residual[j];
     }
-    finish_vector<S, A>(sum + i, bias ? b : nullptr, residual ? r : nullptr, out);
+    finish_vector<S, A>(sum + i, bias ? b : nullptr, scale, residual ? r : nullptr, out);
     for (int64_t j = i; j < count; ++j) y[j] = out[j - i];
 }
 
@@ -105,6 +109,7 @@ RUSTASR_INLINE void finish_plain(const Q8Product& p, typename S::F (&acc)[ROWS][
             for (int m = 0; m < ROWS; ++m) acc[m][v] = S::add(acc[m][v], bias);
         }
     }
+    const typename S::F scale = S::set1(p.scale);
     float* y = p.y + row * p.n + column;
     RUSTASR_UNROLL
     for (int m = 0; m < ROWS; ++m, y += p.n) {
@@ -112,7 +117,7 @@ RUSTASR_INLINE void finish_plain(const Q8Product& p, typename S::F (&acc)[ROWS][
         if (residual != nullptr) {
             RUSTASR_UNROLL
             for (int v = 0; v < VECTORS; ++v) {
-                acc[m][v] = S::add(acc[m][v], S::load(residual + column + v * S::kLanes));
+                acc[m][v] = S::fma(acc[m][v], scale, S::load(residual + column + v * S::kLanes));
             }
         }
         RUSTASR_UNROLL
@@ -137,16 +142,16 @@ RUSTASR_INLINE void finish_any(const Q8Product& p, typename S::F (&acc)[ROWS][VE
         float* y = p.y + (row + m) * p.n + column;
         switch (p.activation) {
             case Activation::None:
-                finish_row<S, Activation::None>(out[m], bias, residual, y, count);
+                finish_row<S, Activation::None>(out[m], bias, p.scale, residual, y, count);
                 break;
             case Activation::Gelu:
-                finish_row<S, Activation::Gelu>(out[m], bias, residual, y, count);
+                finish_row<S, Activation::Gelu>(out[m], bias, p.scale, residual, y, count);
                 break;
             case Activation::Silu:
-                finish_row<S, Activation::Silu>(out[m], bias, residual, y, count);
+                finish_row<S, Activation::Silu>(out[m], bias, p.scale, residual, y, count);
                 break;
             case Activation::Relu:
-                finish_row<S, Activation::Relu>(out[m], bias, residual, y, count);
+                finish_row<S, Activation::Relu>(out[m], bias, p.scale, residual, y, count);
                 break;
         }
     }

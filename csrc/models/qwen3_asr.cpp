@@ -104,7 +104,7 @@ AudioTower::AudioTower(Weights w, const Qwen3AsrConfig::Audio& c)
 ggml_tensor* AudioTower::stem(Graph& graph, ggml_tensor* mel) const {
     ggml_context* ctx = graph.ctx();
     const int64_t n_chunks = mel->ne[2];
-    ggml_tensor* x = activate(graph, conv1(graph, mel), nullptr, Activation::Gelu);
+    ggml_tensor* x = conv1(graph, mel, Activation::Gelu);
     x = conv2(graph, x, Activation::Gelu);
     x = graph.tap("conv3", conv3(graph, x, Activation::Gelu));  // [480, 16, 13, N]
     x = ggml_reshape_3d(ctx, x, x->ne[0] * x->ne[1], x->ne[2], n_chunks);
@@ -112,12 +112,12 @@ ggml_tensor* AudioTower::stem(Graph& graph, ggml_tensor* mel) const {
     return ggml_reshape_2d(ctx, x, x->ne[0], x->ne[1] * n_chunks);
 }
 
-// What conv2 reads is 2.25 times what conv1 gives, and that 4 MB a chunk; so the chunks go through the stem a
-// few at a time on a CPU, and the memory serves again.
+// conv1 gives 6 MB a chunk, and its patches for conv2 may be twice that: on a CPU the chunks go through the
+// stem a few at a time, and the memory, most of it still in the cache, serves again.
 int64_t AudioTower::chunks_at_once(const Graph& graph) const {
-    const int64_t rows = halved(halved(config_.n_mels)) * halved(halved(config_.chunk_frames));
-    const int64_t chunk_bytes = rows * 9 * config_.conv_channels * static_cast<int64_t>(sizeof(float));
-    return std::max<int64_t>(1, (int64_t{graph.on_cpu() ? 32 : 1024} << 20) / chunk_bytes);
+    const int64_t places = halved(config_.n_mels) * halved(config_.chunk_frames);
+    const int64_t chunk_bytes = places * config_.conv_channels * static_cast<int64_t>(sizeof(float));
+    return std::max<int64_t>(1, (int64_t{graph.on_cpu() ? 24 : 512} << 20) / chunk_bytes);
 }
 
 ggml_tensor* AudioTower::operator()(Graph& graph, const AudioLayout& layout) const {

@@ -104,13 +104,6 @@ int64_t places_left(const ConformerConfig& c) {
     return n;
 }
 
-// Over [C, F, T, B].
-ggml_tensor* zero_padding(Graph& graph, ggml_tensor* x, const FrameMask& frames) {
-    ggml_context* ctx = graph.ctx();
-    ggml_tensor* flat = ggml_reshape_3d(ctx, x, x->ne[0] * x->ne[1], x->ne[2], x->ne[3]);
-    return ggml_reshape_4d(ctx, frames.zero_padding(graph, flat), x->ne[0], x->ne[1], x->ne[2], x->ne[3]);
-}
-
 /// A linear over all channels and places of a frame: [C, F, T, B] → [d, T, B].
 ggml_tensor* flatten(Graph& graph, const Linear& out, ggml_tensor* x) {
     return out(graph, ggml_reshape_3d(graph.ctx(), x, x->ne[0] * x->ne[1], x->ne[2], x->ne[3]));
@@ -157,7 +150,7 @@ class Conv2dSubsampling final : public Subsampling {
     }
 
     ggml_tensor* operator()(Graph& graph, ggml_tensor* mel, const ConformerBatch& batch) const override {
-        ggml_tensor* x = ggml_relu_inplace(graph.ctx(), input_(graph, mel));
+        ggml_tensor* x = input_(graph, mel, Activation::Relu);
         for (size_t i = 0; i < conv_.size(); ++i) {
             x = conv_[i](graph, zero_padding(graph, x, batch.masks[i + 1]), Activation::Relu);
         }
@@ -183,9 +176,10 @@ class DepthwiseStridingSubsampling final : public Subsampling {
     }
 
     ggml_tensor* operator()(Graph& graph, ggml_tensor* mel, const ConformerBatch& batch) const override {
-        ggml_tensor* x = ggml_relu_inplace(graph.ctx(), input_(graph, mel));
+        ggml_tensor* x = depthwise_.empty() ? input_(graph, mel, Activation::Relu) : nullptr;
         for (size_t i = 0; i < depthwise_.size(); ++i) {
-            x = depthwise_[i](graph, zero_padding(graph, x, batch.masks[i + 1]));
+            x = i ? depthwise_[i](graph, x, batch.masks[i + 1])
+                  : depthwise_[i].after(input_, graph, mel, batch.masks[i + 1]);
             x = pointwise_[i](graph, x, Activation::Relu);
         }
         GGML_ASSERT(x);
@@ -314,8 +308,8 @@ MacaronFeedForward::MacaronFeedForward(Weights norm, Weights weights, const Conf
       linear2_(weights / "linear2", c.d_ff, c.d_model, c.use_bias) {}
 
 ggml_tensor* MacaronFeedForward::operator()(Graph& graph, ggml_tensor* x) const {
-    ggml_tensor* y = linear2_(graph, linear1_(graph, norm_(graph, x), Activation::Silu));
-    return ggml_add_inplace(graph.ctx(), ggml_scale_inplace(graph.ctx(), y, 0.5f), x);
+    ggml_tensor* y = linear1_(graph, norm_(graph, x), Activation::Silu);
+    return linear2_(graph, y, Activation::None, x, 0.5f);
 }
 
 ConvModule::ConvModule(Weights norm, Weights weights, const ConformerConfig& c)
@@ -334,6 +328,12 @@ ggml_tensor* ConvModule::operator()(Graph& graph, ggml_tensor* x, const Conforme
 ggml_tensor* ConvModule::convolve(Graph& graph, ggml_tensor* gated, const ConformerBatch& batch) const {
     ggml_context* ctx = graph.ctx();
     const int64_t d = gated->ne[0] / 2, n_rows = gated->ne[1];
+    if (graph.cpu_kernels()) {
+        ggml_tensor* y = kernels::gated_convolution(
+            ctx, ggml_reshape_3d(ctx, gated, 2 * d, batch.n_frames, batch.batch), depthwise_conv_.weights(),
+            conv_norm_ ? conv_norm_->parts() : kernels::ConvolutionNorm{}, batch.frames().lengths());
+        return ggml_reshape_2d(ctx, y, d, n_rows);
+    }
     const auto half = [&](int64_t index) {
         return ggml_view_2d(ctx, gated, d, n_rows, gated->nb[1],
                             static_cast<size_t>(index * d) * sizeof(float));

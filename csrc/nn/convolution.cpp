@@ -1,5 +1,7 @@
 #include "nn/convolution.h"
 
+#include "kernels/dense_convolution.h"
+
 namespace rustasr {
 namespace {
 
@@ -32,11 +34,18 @@ ggml_tensor* at_every_place(Graph& graph, const Linear& linear, ggml_tensor* x, 
 
 }  // namespace
 
+ggml_tensor* zero_padding(Graph& graph, ggml_tensor* x, const FrameMask& frames) {
+    ggml_context* ctx = graph.ctx();
+    ggml_tensor* flat = ggml_reshape_3d(ctx, x, x->ne[0] * x->ne[1], x->ne[2], x->ne[3]);
+    return ggml_reshape_4d(ctx, frames.zero_padding(graph, flat), x->ne[0], x->ne[1], x->ne[2], x->ne[3]);
+}
+
 InputConv2d::InputConv2d(Weights weights, int64_t n_out, int kernel)
     : kernel_(weights.get_f32("kernel", {n_out, kernel, kernel})), bias_(weights.get_f32("bias", {n_out})) {}
 
-ggml_tensor* InputConv2d::operator()(Graph& graph, ggml_tensor* x) const {
+ggml_tensor* InputConv2d::operator()(Graph& graph, ggml_tensor* x, Activation activation) const {
     ggml_context* ctx = graph.ctx();
+    if (graph.cpu_kernels()) return kernels::input_convolution(ctx, x, weights(), activation);
     const int64_t n_out = kernel_->ne[0], n_taps = kernel_->ne[1] * kernel_->ne[2];
     const int padding = static_cast<int>(kernel_->ne[1] / 2);
     ggml_tensor* taps = ggml_cont(ctx, ggml_transpose(ctx, ggml_reshape_2d(ctx, kernel_, n_out, n_taps)));
@@ -47,16 +56,25 @@ ggml_tensor* InputConv2d::operator()(Graph& graph, ggml_tensor* x) const {
     const int fill = static_cast<int>((16 - n_taps % 16) % 16);
     ggml_tensor* y =
         ggml_mul_mat(ctx, ggml_pad(ctx, taps, fill, 0, 0, 0), ggml_pad(ctx, rows, fill, 0, 0, 0));
-    return ggml_add_inplace(ctx, y, bias_);  // [C, F', T', B]
+    return activate(graph, y, bias_, activation);  // [C, F', T', B]
 }
 
 DepthwiseConv2d::DepthwiseConv2d(Weights weights, int64_t n_channels, int kernel)
     : kernel_(weights.get_f32("kernel", {n_channels, kernel, kernel})),
       bias_(weights.get_f32("bias", {n_channels})) {}
 
-ggml_tensor* DepthwiseConv2d::operator()(Graph& graph, ggml_tensor* x) const {
+ggml_tensor* DepthwiseConv2d::operator()(Graph& graph, ggml_tensor* x, const FrameMask& frames) const {
+    if (graph.cpu_kernels())
+        return kernels::depthwise_convolution(graph.ctx(), x, {kernel_, bias_}, frames.lengths());
     const int padding = static_cast<int>(kernel_->ne[1] / 2);
-    return depthwise(graph, kernel_, bias_, x, 2, padding, padding);
+    return depthwise(graph, kernel_, bias_, zero_padding(graph, x, frames), 2, padding, padding);
+}
+
+ggml_tensor* DepthwiseConv2d::after(const InputConv2d& input, Graph& graph, ggml_tensor* x,
+                                    const FrameMask& frames) const {
+    if (!graph.cpu_kernels()) return (*this)(graph, input(graph, x, Activation::Relu), frames);
+    return kernels::input_depthwise_convolution(graph.ctx(), x, input.weights(), Activation::Relu,
+                                                {kernel_, bias_}, frames.lengths());
 }
 
 Conv2d::Conv2d(Weights weights, int64_t n_in, int64_t n_out, int kernel)
@@ -64,6 +82,13 @@ Conv2d::Conv2d(Weights weights, int64_t n_in, int64_t n_out, int kernel)
 
 ggml_tensor* Conv2d::operator()(Graph& graph, ggml_tensor* x, Activation activation) const {
     ggml_context* ctx = graph.ctx();
+    if (graph.cpu_kernels()) {
+        const MatMulWeight& w = linear_.weight();
+        if (!w.packed || x->ne[0] % 32 != 0)
+            return linear_(graph, kernels::convolution_patches(ctx, x, kernel_), activation);
+        return kernels::q8_convolution(ctx, w.tensor, w.n, kernels::q8_quantize(ctx, x), kernel_,
+                                       linear_.bias(), activation);
+    }
     const int64_t n_in = x->ne[0], n_mels = halved(x->ne[1]), n_frames = halved(x->ne[2]), batch = x->ne[3];
     const int padding = kernel_ / 2;
     ggml_tensor* padded = ggml_pad_ext(ctx, x, 0, 0, padding, padding, padding, padding, 0, 0);

@@ -2,6 +2,7 @@
 // Convolutions of the conformers: over frames, and over frames and mels. The channels of a place are
 // neighbours in memory: x [C, F, T, B]. Padding is kernel/2 zeros on every side.
 
+#include "nn/frame_mask.h"
 #include "nn/layers.h"
 
 namespace rustasr {
@@ -9,24 +10,31 @@ namespace rustasr {
 /// What a convolution of stride 2 leaves of n.
 constexpr int64_t halved(int64_t n) { return (n - 1) / 2 + 1; }
 
-/// From one channel: x [F, T, B] → [C, F/2, T/2, B], F/2 and T/2 as `halved`. Stride 2.
+/// x [C, F, T, B] with zeros in place of padding. x is overwritten.
+ggml_tensor* zero_padding(Graph& graph, ggml_tensor* x, const FrameMask& frames);
+
+/// From one channel: x [F, T, B] → activation(conv(x)) [C, F/2, T/2, B], F/2 and T/2 as `halved`. Stride 2.
 class InputConv2d {
    public:
     InputConv2d() = default;
     InputConv2d(Weights weights, int64_t n_out, int kernel);
-    ggml_tensor* operator()(Graph& graph, ggml_tensor* x) const;
+    /// ReLU or GELU.
+    ggml_tensor* operator()(Graph& graph, ggml_tensor* x, Activation activation) const;
+    kernels::ConvolutionWeights weights() const { return {kernel_, bias_}; }
 
    private:
     ggml_tensor* kernel_ = nullptr;  // [C, mel taps, time taps]
     ggml_tensor* bias_ = nullptr;    // [C]
 };
 
-/// Each channel by itself: [C, F, T, B] → [C, F/2, T/2, B]. Stride 2.
+/// Each channel by itself: [C, F, T, B] → [C, F/2, T/2, B]. Stride 2. Padding of x counts as zeros.
 class DepthwiseConv2d {
    public:
     DepthwiseConv2d() = default;
     DepthwiseConv2d(Weights weights, int64_t n_channels, int kernel);
-    ggml_tensor* operator()(Graph& graph, ggml_tensor* x) const;
+    ggml_tensor* operator()(Graph& graph, ggml_tensor* x, const FrameMask& frames) const;
+    /// (*this)(relu(input(x))), where our kernels apply without the tensor between them.
+    ggml_tensor* after(const InputConv2d& input, Graph& graph, ggml_tensor* x, const FrameMask& frames) const;
 
    private:
     ggml_tensor* kernel_ = nullptr;  // [C, mel taps, time taps]
@@ -62,6 +70,7 @@ class DepthwiseConv1d {
     DepthwiseConv1d() = default;
     DepthwiseConv1d(Weights weights, int64_t n_channels, int kernel);
     ggml_tensor* operator()(Graph& graph, ggml_tensor* x) const;
+    kernels::ConvolutionWeights weights() const { return {kernel_, bias_}; }
 
    private:
     ggml_tensor* kernel_ = nullptr;  // [C, 1, taps]

@@ -7,6 +7,7 @@ namespace rustasr {
 ggml_tensor* activate(Graph& graph, ggml_tensor* x, ggml_tensor* bias, Activation activation) {
     ggml_context* ctx = graph.ctx();
     if (graph.cpu_kernels() && activation == Activation::Gelu) return kernels::gelu_erf(ctx, x, bias);
+    if (graph.cpu_kernels() && activation == Activation::Silu) return kernels::silu(ctx, x, bias);
     if (bias) x = ggml_add_inplace(ctx, x, bias);
     switch (activation) {
         case Activation::Gelu:
@@ -30,15 +31,19 @@ Linear Linear::tied(Weights weights, const std::string& name, int64_t k, int64_t
     return linear;
 }
 
-ggml_tensor* Linear::operator()(Graph& graph, LinearInput& x, Activation activation,
-                                ggml_tensor* residual) const {
+ggml_tensor* Linear::operator()(Graph& graph, LinearInput& x, Activation activation, ggml_tensor* residual,
+                                float scale) const {
     ggml_context* ctx = graph.ctx();
     if (weight_.packed) {
         if (!x.quantized) x.quantized = kernels::q8_quantize(ctx, x.plain);
         return kernels::q8_linear(ctx, weight_.tensor, weight_.k, weight_.n, x.quantized, bias_, activation,
-                                  residual);
+                                  residual, scale);
     }
-    ggml_tensor* y = activate(graph, ggml_mul_mat(ctx, weight_.tensor, x.plain), bias_, activation);
+    ggml_tensor* y = ggml_mul_mat(ctx, weight_.tensor, x.plain);
+    if (graph.cpu_kernels() && residual && activation == Activation::None)
+        return kernels::add_scaled(ctx, y, bias_, scale, residual);
+    y = activate(graph, y, bias_, activation);
+    if (scale != 1.0f) y = ggml_scale_inplace(ctx, y, scale);
     return residual ? ggml_add_inplace(ctx, y, residual) : y;
 }
 

@@ -5,6 +5,7 @@
 
 #include "core/graph.h"
 #include "core/weights.h"
+#include "kernels/convolution.h"
 #include "kernels/q8_matmul.h"
 
 namespace rustasr {
@@ -20,7 +21,7 @@ struct LinearInput {
     ggml_tensor* quantized = nullptr;  // made by the first packed Linear that needs it
 };
 
-/// y [n, …] = activation(W x + b) + residual.
+/// y [n, …] = scale · activation(W x + b) + residual; without a residual the scale is 1.
 class Linear {
    public:
     Linear() = default;
@@ -29,12 +30,14 @@ class Linear {
     static Linear tied(Weights weights, const std::string& name, int64_t k, int64_t n);
 
     ggml_tensor* operator()(Graph& graph, LinearInput& x, Activation activation = Activation::None,
-                            ggml_tensor* residual = nullptr) const;
+                            ggml_tensor* residual = nullptr, float scale = 1.0f) const;
     ggml_tensor* operator()(Graph& graph, ggml_tensor* x, Activation activation = Activation::None,
-                            ggml_tensor* residual = nullptr) const {
+                            ggml_tensor* residual = nullptr, float scale = 1.0f) const {
         LinearInput input{x};
-        return (*this)(graph, input, activation, residual);
+        return (*this)(graph, input, activation, residual, scale);
     }
+    const MatMulWeight& weight() const { return weight_; }
+    ggml_tensor* bias() const { return bias_; }  // [n] or null
     ggml_type type() const { return weight_.packed ? GGML_TYPE_Q8_0 : weight_.tensor->type; }
     /// Whether ggml may keep the matrix in a layout of the CPU's own (WeightStore::place_for).
     bool repacked() const { return type() == GGML_TYPE_Q4_0; }
@@ -49,6 +52,8 @@ class LayerNorm {
     LayerNorm() = default;
     LayerNorm(Weights weights, int64_t d, float eps = 1e-5f);
     ggml_tensor* operator()(Graph& graph, ggml_tensor* x) const;
+    /// For the kernels that normalise on their way.
+    kernels::ConvolutionNorm parts() const { return {weight_, bias_, eps_}; }
 
    private:
     ggml_tensor* weight_ = nullptr;

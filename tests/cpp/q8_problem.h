@@ -108,6 +108,7 @@ struct Problem {
     std::vector<uint8_t> weights;       // Q8_0
     std::vector<float> x;               // contiguous
     std::vector<float> bias, residual;  // empty: none
+    float scale = 1;                    // with a residual
     Activation activation = Activation::None;
 
     int64_t n_rows() const {
@@ -142,8 +143,8 @@ std::vector<float> solve(const Problem& p, const Q8Form* form, int threads = 2) 
     ggml_backend_tensor_set(x, p.x.data(), 0, ggml_nbytes(x));
     if (bias) ggml_backend_tensor_set(bias, p.bias.data(), 0, ggml_nbytes(bias));
     if (residual) ggml_backend_tensor_set(residual, p.residual.data(), 0, ggml_nbytes(residual));
-    return g.compute(q8_linear(g.ctx, w, p.k, p.n, q8_quantize(g.ctx, x), bias, p.activation, residual),
-                     threads);
+    return g.compute(
+        q8_linear(g.ctx, w, p.k, p.n, q8_quantize(g.ctx, x), bias, p.activation, residual, p.scale), threads);
 }
 
 double exact_activation(double z, Activation activation) {
@@ -190,13 +191,13 @@ void exact(const Problem& p, std::vector<double>& y, std::vector<double>& tolera
             const size_t i = static_cast<size_t>(m * p.n + r);
             const double bias = p.bias.empty() ? 0.0 : p.bias[static_cast<size_t>(r)];
             const double residual = p.residual.empty() ? 0.0 : p.residual[i];
-            y[i] = exact_activation(sum + bias, p.activation) + residual;
+            y[i] = p.scale * exact_activation(sum + bias, p.activation) + residual;
             tolerance[i] = 1e-5 * (magnitude + std::fabs(bias) + std::fabs(residual)) + 1e-37;
         }
     }
 }
 
-void check_problem(const Problem& p, const Q8Form* form, int threads = 2) {
+[[maybe_unused]] void check_problem(const Problem& p, const Q8Form* form, int threads = 2) {
     std::vector<double> expected, tolerance;
     exact(p, expected, tolerance);
     const std::vector<float> found = solve(p, form, threads);

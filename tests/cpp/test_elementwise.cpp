@@ -194,9 +194,59 @@ TEST_CASE("gelu_erf: 1e-6 of double precision from -12 to 12, with and without b
     }
 }
 
+TEST_CASE("silu: 1e-5 of double precision from -80 to 100, with and without bias, no overflow") {
+    const Operands o(1500, 3, 0, 3);
+    for (const ElementwiseForm* form : elementwise_usable_forms()) {
+        std::vector<float> x, y;
+        for (int i = -80 * 64; i <= 100 * 64; i++) x.push_back(static_cast<float>(i) / 64.0f);
+        y.resize(x.size());
+        form->silu(x.data(), nullptr, static_cast<int64_t>(x.size()), y.data());
+        for (size_t i = 0; i < x.size(); i++) {
+            const double expected = x[i] / (1 + std::exp(-static_cast<double>(x[i])));
+            CHECK_NEAR(y[i], expected, 1e-5 * std::fabs(expected));
+        }
+        const std::vector<float> great = {-1e30f, -1000.0f, 1000.0f, 1e30f};
+        form->silu(great.data(), nullptr, 4, y.data());
+        CHECK(std::fabs(y[0]) < 1e-5 && std::fabs(y[1]) < 1e-30 && y[2] == 1000.0f && y[3] == 1e30f);
+        for (bool with_bias : {true, false}) {
+            const auto build = [&](ggml_context* c) {
+                return silu_with(*form, c, o.x, with_bias ? o.bias : nullptr);
+            };
+            const std::vector<float> result = o.run(1, build);
+            CHECK(o.run(3, build) == result);
+            for (size_t i = 0; i < result.size(); i++) {
+                const double z = o.values[i] + (with_bias ? o.biases[i % 1500] : 0.0f);
+                CHECK_NEAR(result[i], z / (1 + std::exp(-z)), 1e-6 * std::max(1.0, std::fabs(z)));
+            }
+        }
+    }
+}
+
+TEST_CASE("add_scaled: with and without bias, strided operands") {
+    for (int64_t n : {1, 5, 64, 1500}) {
+        const Operands o(n, 3, 0, 3);
+        for (const ElementwiseForm* form : elementwise_usable_forms()) {
+            for (bool with_bias : {true, false}) {
+                const auto build = [&](ggml_context* c) {
+                    return add_scaled_with(*form, c, o.x, with_bias ? o.bias : nullptr, 0.5f, o.x);
+                };
+                const std::vector<float> result = o.run(1, build);
+                CHECK(o.run(3, build) == result);
+                for (size_t i = 0; i < result.size(); i++) {
+                    const double x = o.values[i], b = with_bias ? o.biases[i % n] : 0.0f;
+                    CHECK_NEAR(result[i], x + 0.5 * (x + b), 1e-6 * std::max(1.0, std::fabs(x)));
+                }
+            }
+        }
+    }
+}
+
 TEST_CASE("elementwise: wrong operands are refused") {
     const Operands o(64, 2, 0, 1), other(65, 2, 0, 1);
     CHECK_THROWS(layer_norm(o.context, o.x, other.weight, nullptr, 1e-5f), rustasr::OptionError,
                  "64 elements");
     CHECK_THROWS(gelu_erf(o.context, o.x, other.bias), rustasr::OptionError, "found 65");
+    CHECK_THROWS(silu(o.context, o.x, other.bias), rustasr::OptionError, "found 65");
+    CHECK_THROWS(add_scaled(o.context, o.x, nullptr, 1, other.x), rustasr::OptionError,
+                 "130 elements for 128");
 }

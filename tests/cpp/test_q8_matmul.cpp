@@ -57,6 +57,7 @@ TEST_CASE("q8: bias, activations and residual, with every tail of n") {
                 p.activation = activation;
                 if (n % 3 != 0) p.bias = normal_values(static_cast<size_t>(n), 5, 3.0f);
                 if (n % 2 != 0) p.residual = normal_values(static_cast<size_t>(n * 10), 6);
+                if (n % 4 == 1) p.scale = 0.5f;
                 check_problem(p, form);
             }
         }
@@ -399,6 +400,8 @@ TEST_CASE("q8: wrong operands are refused when the graph is built") {
     CHECK_THROWS(q8_linear(g.ctx, w, 32, 32, xq, nullptr, none, nullptr), std::invalid_argument, "same k");
     CHECK_THROWS(q8_linear(g.ctx, w, 64, 32, xq, bias, none, nullptr), std::invalid_argument, "bias");
     CHECK_THROWS(q8_linear(g.ctx, w, 64, 32, xq, nullptr, none, residual), std::invalid_argument, "residual");
+    CHECK_THROWS(q8_linear(g.ctx, w, 64, 32, xq, nullptr, none, nullptr, 0.5f), std::invalid_argument,
+                 "scale");
     std::vector<uint8_t> rows = random_q8_0(64, 32, 1), packed(q8_packed_nbytes(64, 32));
     CHECK_THROWS(q8_pack(rows.data(), 64, 32, packed.data(), 8, 32), std::invalid_argument,
                  "multiples of 16");

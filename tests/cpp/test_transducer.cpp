@@ -279,6 +279,9 @@ TEST_CASE("transducer: options outside their range are refused") {
                  "suppress: expected ids of 0 to 5, found 6");
     CHECK_THROWS(with([](auto& o) { o.suppress = {-1}; }), OptionError, "suppress");
     CHECK_THROWS(with([](auto& o) { o.hotwords = {{1}}; }), OptionError, "hotwords");
+    CHECK_THROWS(with([](auto& o) { o.beam_size = 65; }), OptionError, "beam_size: expected 1..64, found 65");
+    CHECK_THROWS(with([](auto& o) { o.beam_size = 2, o.hotwords = {{}}; }), OptionError, "hotwords");
+    CHECK_THROWS(with([](auto& o) { o.beam_size = 2, o.hotwords = {{6}}; }), OptionError, "hotwords");
     CHECK_THROWS(with([](auto& o) { o.hotword_boost = NAN; }), OptionError, "hotword_boost");
     CHECK_THROWS(transducer.recognize(toy.frames, {2}, {}), OptionError, "utterance: expected 0..1, found 2");
     CHECK_THROWS(transducer.recognize(toy.frames, {-1}, {}), OptionError, "utterance");

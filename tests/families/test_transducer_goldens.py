@@ -106,6 +106,25 @@ def test_long_clip_gives_the_golden_tokens(checkpoint: Callable[..., Checkpoint]
     assert (found.tokens, found.frames) == (golden["token_ids"], golden["token_frames"])
 
 
+@pytest.mark.parametrize("name", MODELS)
+def test_beam_search_gives_the_golden_text(name: str, checkpoint: Callable[..., Checkpoint]) -> None:
+    """Not always the same tokens: the sum over alignments may like a leading "▁" of its own better."""
+    micro = checkpoint(name)
+    pieces: Any = micro.model.metadata["tokenizer.pieces"]
+
+    def text(tokens: list[int]) -> str:
+        return "".join(pieces[i] for i in tokens).replace("▁", " ").strip()
+
+    for start in range(0, len(micro.clips), BATCH):
+        clips = micro.clips[start : start + BATCH]
+        greedy = micro.recognize(clips)
+        for found, best_path, clip in zip(micro.recognize(clips, beam_size=4), greedy, clips, strict=True):
+            assert text(found.tokens) == text(clip["token_ids"])
+            assert found.score >= best_path.score - TOLERANCE
+            assert found.frames == sorted(found.frames)
+            assert len(found.tokens) == len(found.frames) == len(found.durations) == len(found.logprobs)
+
+
 @pytest.mark.parametrize("name", TRANSDUCERS)
 def test_networks_equal_the_official_ones(name: str, checkpoint: Callable[..., Checkpoint]) -> None:
     micro = checkpoint(name)
