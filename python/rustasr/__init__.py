@@ -30,12 +30,14 @@ from rustasr.errors import (
 )
 
 if TYPE_CHECKING:
+    from rustasr.aligner import ForcedAligner, load_aligner
     from rustasr.audio import AudioSource, load_audio, open_audio
     from rustasr.families.gigaam import GigaamOptions
     from rustasr.families.parakeet import ParakeetOptions
+    from rustasr.families.qwen3_asr import QwenOptions
     from rustasr.families.whisper import WhisperOptions
     from rustasr.model import AsrModel, load_model
-    from rustasr.progress import Progress
+    from rustasr.progress import PartialText, Progress
     from rustasr.types import Segment, Token, TranscriptionResult, Word
 
 _LAZY = {

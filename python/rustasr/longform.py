@@ -75,7 +75,7 @@ def windows(
     rest = round(SHORTEST_REST_S * SAMPLE_RATE)
     start, held = 0, list[Samples]()
     size = 0
-    for position, piece in _wanted(blocks, spans):
+    for position, piece in wanted(blocks, spans):
         if held and position != start + size:  # another span
             yield from _cut_all(start, held, longest, shortest, rest)
             held, size = [], 0
@@ -105,7 +105,7 @@ def _cut_all(start: int, held: list[Samples], longest: int, shortest: int, rest:
     yield Window(start, samples)
 
 
-def _wanted(
+def wanted(
     blocks: Iterable[Samples], spans: Sequence[tuple[int, int | None]]
 ) -> Iterator[tuple[int, Samples]]:
     """(position, samples) of the blocks' parts that lie in the spans."""
@@ -137,4 +137,4 @@ def quietest(samples: Samples, earliest: int, latest: int) -> int:
     return int(np.clip(low + (best + QUIET_HOPS // 2) * HOP, earliest, latest))
 
 
-__all__ = ["Window", "quietest", "spans_of", "windows"]
+__all__ = ["Window", "quietest", "spans_of", "wanted", "windows"]

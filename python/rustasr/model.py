@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 from rustasr.errors import UnsupportedModelError
 
 if TYPE_CHECKING:
+    from rustasr import _core
+    from rustasr.aligner import ForcedAligner
     from rustasr.audio import AudioInput
-    from rustasr.progress import FileProgress, ProgressCallback
+    from rustasr.progress import FileProgress, ProgressCallback, TextCallback
     from rustasr.registry import ModelInfo
     from rustasr.types import TranscriptionResult
 
@@ -21,6 +23,7 @@ FAMILIES = {
     "whisper": "rustasr.families.whisper:Whisper",
     "gigaam": "rustasr.families.gigaam:Gigaam",
     "parakeet": "rustasr.families.parakeet:Parakeet",
+    "qwen3_asr": "rustasr.families.qwen3_asr:Qwen3Asr",
 }
 """general.architecture of the GGUF -> module:class. One row per family; grep finds them all."""
 
@@ -54,6 +57,8 @@ class AsrModel(Protocol):
         audio: AudioInput,
         options: Any = None,
         *,
+        align: str | Path | ForcedAligner | None = None,
+        on_text: TextCallback | None = None,
         progress: ProgressCallback | None = None,
         **option_overrides: Any,
     ) -> TranscriptionResult:
@@ -80,18 +85,34 @@ def load_model(
 
     Raises ModelNotFoundError, ModelFileError, UnsupportedModelError, ChecksumError, DeviceError, OptionError.
     """
-    from rustasr import _core, hub, registry
+    from rustasr import hub
 
     wanted = name_or_path if name_or_path is not None else hub.default_model()
-    path = hub.resolve(wanted, quant, weights, progress=progress)
-    core = _core.Model(str(path), device, threads)
-    row = registry.find(str(wanted)) or registry.find(str(core.metadata.get("general.name", "")))
-    name = row.name if row is not None else str(core.metadata.get("general.name") or path.stem)
-    model: AsrModel = _family(core.architecture, path)(core, name=name, model_info=row)
+    core, name, row = open_model(wanted, device, threads, weights, quant, progress=progress)
+    model: AsrModel = _family(core.architecture, core.path)(core, name=name, model_info=row)
     return model
 
 
-def _family(architecture: str, path: Path) -> Any:
+def open_model(
+    name_or_path: str | Path,
+    device: str,
+    threads: int,
+    weights: str,
+    quant: str | None,
+    *,
+    progress: FileProgress | None = None,
+) -> tuple[_core.Model, str, ModelInfo | None]:
+    """(the compiled model, its name, its registry row if it has one); the arguments are `load_model`'s."""
+    from rustasr import _core, hub, registry
+
+    path = hub.resolve(name_or_path, quant, weights, progress=progress)
+    core = _core.Model(str(path), device, threads)
+    row = registry.find(str(name_or_path)) or registry.find(str(core.metadata.get("general.name", "")))
+    name = row.name if row is not None else str(core.metadata.get("general.name") or path.stem)
+    return core, name, row
+
+
+def _family(architecture: str, path: str) -> Any:
     """The class that serves an architecture."""
     target = FAMILIES.get(architecture)
     if target is None:
@@ -102,4 +123,4 @@ def _family(architecture: str, path: Path) -> Any:
     return getattr(importlib.import_module(module), name)
 
 
-__all__ = ["FAMILIES", "AsrModel", "load_model"]
+__all__ = ["FAMILIES", "AsrModel", "load_model", "open_model"]

@@ -30,6 +30,22 @@ class Progress:
         return min(1.0, max(0.0, self.done_s / self.total_s))
 
 
+@dataclass(frozen=True, slots=True)
+class PartialText:
+    """Text as it comes in: all that is known by now of what begins at `start` (seconds).
+
+    A later one with the same `start` replaces it, until one is `final`. Several stretches may grow at the
+    same time.
+    """
+
+    start: float
+    text: str
+    final: bool
+
+
+TextCallback: TypeAlias = Callable[[PartialText], None]
+"""Called from the transcribing thread; an exception it raises stops the work."""
+
 ProgressCallback: TypeAlias = Callable[[Progress], None]
 """Called now and then from the transcribing thread; an exception it raises stops the work."""
 
@@ -37,4 +53,4 @@ FileProgress: TypeAlias = Callable[[int, int, str], None]
 """(done, total, what): bytes or tensors of a download, conversion or quantisation."""
 
 
-__all__ = ["FileProgress", "Progress", "ProgressCallback"]
+__all__ = ["FileProgress", "PartialText", "Progress", "ProgressCallback", "TextCallback"]

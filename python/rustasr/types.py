@@ -33,8 +33,9 @@ class Segment:
 
     What a family does not know stays None: `words` without word timestamps, `timed_tokens` where
     tokens have no times of their own, `speaker` without diarization, the decoding statistics
-    (`temperature`, `avg_logprob`, `compression_ratio`, `no_speech_prob`) where the decoder has none.
-    `flags` name what looked doubtful, for instance "no_speech", "repetition" or "low_confidence".
+    (`temperature`, `avg_logprob`, `compression_ratio`, `no_speech_prob`) where the decoder has none,
+    `language` (a code) where a family does not hear it segment by segment. `flags` name what looked
+    doubtful, for instance "no_speech", "repetition" or "low_confidence".
     """
 
     start: float
@@ -50,6 +51,7 @@ class Segment:
     compression_ratio: float | None = None
     no_speech_prob: float | None = None
     flags: tuple[str, ...] = ()
+    language: str | None = None
 
     @property
     def duration(self) -> float:

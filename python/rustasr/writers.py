@@ -100,6 +100,7 @@ def _segment_dict(index: int, segment: Segment) -> dict[str, Any]:
         "compression_ratio": _number(segment.compression_ratio),
         "no_speech_prob": _number(segment.no_speech_prob),
         "flags": list(segment.flags),
+        "language": segment.language,
     }
 
 

@@ -56,7 +56,7 @@ def model_options(command: Command) -> Command:
             ),
             click.option(
                 "--model-type",
-                type=click.Choice(["auto", "whisper", "gigaam", "parakeet"]),
+                type=click.Choice(["auto", "whisper", "gigaam", "parakeet", "qwen3"]),
                 default="auto",
                 help="Refuse a model of another family.",
             ),
@@ -116,9 +116,10 @@ def decoding_options(command: Command) -> Command:
             click.option(
                 "--prompt",
                 "--initial-prompt",
+                "--context",
                 "initial_prompt",
                 metavar="TEXT",
-                help="Text taken to come before.",
+                help="Text taken to come before (Whisper), or what it is about (Qwen3-ASR).",
             ),
             click.option(
                 "--carry-initial-prompt/--no-carry-initial-prompt", default=None, help="Prompt every window."

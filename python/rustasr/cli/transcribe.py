@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
+from enum import Enum
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -10,6 +12,7 @@ import click
 from rustasr.cli.bars import Bar
 from rustasr.cli.inputs import STDIN, expand
 from rustasr.cli.interrupt import Worker
+from rustasr.cli.live import LiveText
 from rustasr.cli.outputs import Outputs
 from rustasr.cli.parameters import decoding_options, given_options, model_options
 from rustasr.errors import AudioError, Cancelled, TranscriptionError, UnsupportedModelError
@@ -22,6 +25,7 @@ if TYPE_CHECKING:
     from rustasr.types import TranscriptionResult
 
 TIMED = ("srt", "vtt", "tsv")
+ESTIMATED = "the model gives no times, these are estimates; --align qwen3-forced-aligner-0.6b times every word"
 
 
 @click.command("transcribe")
@@ -45,6 +49,12 @@ TIMED = ("srt", "vtt", "tsv")
 )
 @model_options
 @decoding_options
+@click.option(
+    "--align",
+    metavar="MODEL",
+    help="A forced aligner that times every word of any model's text: qwen3-forced-aligner-0.6b, or its file.",
+)
+@click.option("--stream-text", is_flag=True, help="Show the text as it comes in.")
 @click.option("--progress/--no-progress", default=None, help="Progress bar; default: on a terminal.")
 @click.option("--quiet", "-q", is_flag=True, help="Nothing on standard error but errors.")
 def command(
@@ -55,6 +65,8 @@ def command(
     output_dir: str | None,
     resume: bool,
     channel: str,
+    align: str | None,
+    stream_text: bool,
     progress: bool | None,
     quiet: bool,
     **values: Any,
@@ -71,6 +83,8 @@ def command(
       rustasr transcribe recordings/ --output-dir text --format text --format json
       rustasr transcribe 'calls/*.wav' --output-dir text --resume --quiet
       rustasr transcribe interview.m4a --language de --timestamps word --format json
+      rustasr transcribe talk.mp3 --model qwen3-asr-0.6b --stream-text -o talk.txt
+      rustasr transcribe talk.mp3 --model qwen3-asr-0.6b --align qwen3-forced-aligner-0.6b -o talk.srt
       rustasr transcribe vortrag.ogg --task translate --model whisper-base
       ffmpeg -i film.mkv -f wav - | rustasr transcribe - --format vtt
     """
@@ -84,8 +98,23 @@ def command(
         raise click.UsageError("--resume looks at output files: give -o FILE or --output-dir DIR")
     if values.get("timestamps") == "none" and (timed := [kind for kind in outputs.formats if kind in TIMED]):
         raise click.UsageError(f"--timestamps none leaves nothing to write into {timed[0]}")
-    job = _Job(outputs, channel, given_options(ctx, values), False if quiet else progress, quiet, resume)
+    options = given_options(ctx, values) | ({} if align is None else {"align": align})
+    live = _Live.of(outputs) if stream_text else None
+    job = _Job(outputs, channel, options, False if quiet or live else progress, quiet, resume, live)
     ctx.exit(job.run(recordings, values))
+
+
+class _Live(Enum):
+    """Where text goes as it comes in."""
+
+    IN_PLACE = "standard output, in place of the result"
+    BESIDE = "standard error"
+
+    @classmethod
+    def of(cls, outputs: Outputs) -> _Live:
+        """A terminal that would get the plain text anyway gets it live; nothing else may be disturbed."""
+        plain = outputs.formats == ("text",) and not (outputs.file or outputs.directory)
+        return cls.IN_PLACE if plain and sys.stdout.isatty() else cls.BESIDE
 
 
 @dataclass(slots=True)
@@ -98,6 +127,7 @@ class _Job:
     progress: bool | None
     quiet: bool
     resume: bool
+    live: _Live | None = None
 
     def run(self, recordings: list[str | AudioError], values: dict[str, Any]) -> int:
         """Do all recordings, report those that fail, and return the exit code."""
@@ -131,12 +161,15 @@ class _Job:
             click.echo(f"error: {error}", err=True)
             return False
         try:
-            written = self.outputs.write(result, paths)
+            written = [] if self.live is _Live.IN_PLACE else self.outputs.write(result, paths)
         except OSError as error:
             click.echo(f"error: {name}: the result cannot be written: {error}", err=True)
             return False
         for warning in result.warnings:
             self._note(f"warning: {name}: {warning}")
+        timed = any(kind in TIMED for kind in self.outputs.formats)
+        estimated = timed and any("estimated_times" in segment.flags for segment in result.segments)
+        self._note(f"warning: {name}: {ESTIMATED}", estimated)
         if written:
             speed = f"{1 / result.rtf:.1f}x real time" if result.rtf > 0 else "no time"
             files = ", ".join(str(path) for path in written)
@@ -148,8 +181,14 @@ class _Job:
 
         source = open_audio(name, self.channel)
         title = "standard input" if name == STDIN else name
-        with Bar(title, self.progress) as bar:
-            return worker.run(lambda: model.transcribe(source, progress=bar.audio, **self.options))
+        if self.live is None:
+            with Bar(title, self.progress) as bar:
+                return worker.run(lambda: model.transcribe(source, progress=bar.audio, **self.options))
+        text = LiveText(to_stderr=self.live is _Live.BESIDE)
+        try:
+            return worker.run(lambda: model.transcribe(source, on_text=text, **self.options))
+        finally:
+            text.close()
 
     def _is_done(self, paths: list[Path]) -> bool:
         return self.resume and bool(paths) and all(path.exists() for path in paths)
