@@ -202,7 +202,9 @@ def _round(model: AsrModel, job: dict[str, Any]) -> dict[str, Any]:
     """All recordings once; decoding of the file is part of the time, as for a user."""
     from rustasr.system import peak_rss_bytes
 
-    options = {name: tuple(v) if isinstance(v, list) else v for name, v in job["options"].items()}
+    options: dict[str, Any] = {
+        name: tuple(v) if isinstance(v, list) else v for name, v in job["options"].items()
+    }
     first: list[float] = []
     start = time.perf_counter()
 

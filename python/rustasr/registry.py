@@ -16,12 +16,14 @@ from rustasr.errors import ModelNotFoundError
 
 
 class ModelType(str, Enum):
-    """The families; the value is what `--model-type` and `AsrModel.model_type` say."""
+    """The families; the value is what `--model-type` and `AsrModel.model_type` say. An aligner does not
+    transcribe: it is named with `--align`."""
 
     WHISPER = "whisper"
     GIGAAM = "gigaam"
     PARAKEET = "parakeet"
     QWEN3 = "qwen3"
+    ALIGNER = "aligner"
 
 
 @dataclass(frozen=True)
@@ -78,6 +80,16 @@ _PARAKEET_LICENSE = "CC-BY-4.0"
 _RUSSIAN = ("ru",)
 # Model card of nvidia/parakeet-tdt-0.6b-v3.
 _EUROPEAN = tuple("bg hr cs da nl en et fi fr de el hu it lv lt mt pl pt ro ru sk sl es sv uk".split())
+
+# "Apache-2.0": front matter of the model cards; LICENSE of QwenLM/Qwen3-ASR.
+_QWEN_LICENSE = "Apache-2.0"
+_QWEN_FILES = ("config.json", "tokenizer_config.json", "vocab.json", "merges.txt")
+_SHARD = "model-{:05d}-of-{:05d}.safetensors"
+# README of QwenLM/Qwen3-ASR, in its order; the aligner's there as well.
+_QWEN_LANGUAGES = tuple(
+    "zh en yue ar de fr es pt id it ko ru th vi ja tr hi ms nl sv da fi pl cs fil fa el ro hu mk".split()
+)
+_ALIGNER_LANGUAGES = tuple("zh en yue fr de it ja ko pt ru es".split())
 
 _TINY_EN_CT2 = "1a5afae06a4db91c975c9a9d78be5cc110ee4ea022ad57d55492e4550e936b2a"
 _BASE_CT2 = "d01c3014881c9c6f3133c182f3d2887eb6ca1c789a7538c5c007196857a0a6a9"
@@ -168,6 +180,30 @@ def _parakeet(variant: str, parameters: int, languages: tuple[str, ...] = _ENGLI
     )
 
 
+def _qwen(
+    name: str,
+    parameters: int,
+    n_shards: int = 1,
+    *,
+    model_type: ModelType = ModelType.QWEN3,
+    languages: tuple[str, ...] = _QWEN_LANGUAGES,
+) -> ModelInfo:
+    """Qwen3-ASR and its aligner: the output head that is the embedding is not counted."""
+    weights: tuple[str, ...] = ("model.safetensors",)
+    if n_shards > 1:
+        shards = (_SHARD.format(n, n_shards) for n in range(1, n_shards + 1))
+        weights = ("model.safetensors.index.json", *shards)
+    return ModelInfo(
+        name=name.lower().replace("forcedaligner", "forced-aligner"),
+        model_type=model_type,
+        repository=f"Qwen/{name}",
+        files=(*_QWEN_FILES, *weights),
+        languages=languages,
+        license=_QWEN_LICENSE,
+        parameters=parameters,
+    )
+
+
 # sha256 of the `.pt` files: openai-whisper 20250625, `__init__.py` (they are part of the download addresses).
 MODELS: tuple[ModelInfo, ...] = (
     _whisper("tiny", 37_760_640, "65147644a518d12f04e32d6f3b26facc3f8dd46e5390956a9424a650c0ce22b9"),
@@ -248,9 +284,21 @@ MODELS: tuple[ModelInfo, ...] = (
     _parakeet("ctc-0.6b", 608_799_745),
     _parakeet("ctc-1.1b", 1_062_540_289),
     _parakeet("rnnt-0.6b", 616_692_225),
+    _qwen("Qwen3-ASR-0.6B", 782_426_112),
+    _qwen("Qwen3-ASR-1.7B", 2_038_052_480, n_shards=2),
+    _qwen(
+        "Qwen3-ForcedAligner-0.6B",
+        917_728_896,
+        model_type=ModelType.ALIGNER,
+        languages=_ALIGNER_LANGUAGES,
+    ),
 )
 
-ALIASES = {"whisper-large": "whisper-large-v3", "whisper-turbo": "whisper-large-v3-turbo"}
+ALIASES = {
+    "whisper-large": "whisper-large-v3",
+    "whisper-turbo": "whisper-large-v3-turbo",
+    "qwen3-forcedaligner-0.6b": "qwen3-forced-aligner-0.6b",  # as the repository is called
+}
 DEFAULT_MODEL = "whisper-base"
 SMALL_DEFAULT_MODEL = "whisper-tiny.en"
 _SUFFIXES = (".gguf", ".bin", ".pt", ".safetensors", ".ckpt", ".nemo")

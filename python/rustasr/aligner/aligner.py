@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from rustasr.aligner.pieces import Piece, pack, samples_of
+from rustasr.aligner.pieces import PIECE_S, Piece, pack, samples_of
 from rustasr.aligner.repair import repair
 from rustasr.aligner.units import Unit, units, written_words
 from rustasr.audio import SAMPLE_RATE, load_audio
@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from rustasr.types import Segment, TranscriptionResult
 
 LONGEST_S = 300.0  # README of QwenLM/Qwen3-ASR: up to five minutes
+WINDOW_S = 180.0  # qwen-asr 0.0.6, inference/utils.py MAX_FORCE_ALIGN_INPUT_SECONDS
 UNALIGNED = "unaligned"  # flag of segments that kept the times they had
 
 
@@ -76,6 +77,8 @@ class ForcedAligner:
         self._segment_ms = int(str(core.metadata["qwen3_asr.segment_ms"]))
         n_classes = int(str(core.metadata["qwen3_asr.n_classes"]))
         self.longest_s = min(LONGEST_S, n_classes * self._segment_ms / 1000)
+        # Where windows are cut for it, a little longer ones must fit as well.
+        self.window_s = min(WINDOW_S, 0.75 * self.longest_s)
         self._local = threading.local()
 
     def __repr__(self) -> str:
@@ -115,7 +118,7 @@ class ForcedAligner:
 
         segments = list(result.segments)
         if pieces is None:
-            pieces = pack(segments, result.duration, result.language)
+            pieces = pack(segments, result.duration, result.language, min(PIECE_S, self.longest_s))
         good = [piece for piece in pieces if self._refusal(piece) is None]
         blocks = open_audio(audio).blocks(10.0)
         last_end = 0.0

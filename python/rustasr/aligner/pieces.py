@@ -34,14 +34,16 @@ class Piece:
     language: str
 
 
-def pack(segments: Sequence[Segment], duration: float, language: str) -> list[Piece]:
-    """Pieces of at most `PIECE_S`, or one segment if that is longer; cut in the longest pauses.
+def pack(
+    segments: Sequence[Segment], duration: float, language: str, longest_s: float = PIECE_S
+) -> list[Piece]:
+    """Pieces of at most `longest_s`, or one segment if that is longer; cut in the longest pauses.
 
     A segment's own language goes before `language`; segments of two languages do not share a piece.
     """
     pieces, first = list[Piece](), 0
     while first < len(segments):
-        last = _cut(segments, first)
+        last = _cut(segments, first, longest_s - 2 * MARGIN_S)
         start = _lower_border(segments, first)
         end = _upper_border(segments, last - 1, duration)
         pieces.append(Piece(start, end, first, last, segments[first].language or language))
@@ -49,19 +51,19 @@ def pack(segments: Sequence[Segment], duration: float, language: str) -> list[Pi
     return pieces
 
 
-def _cut(segments: Sequence[Segment], first: int) -> int:
+def _cut(segments: Sequence[Segment], first: int, longest_s: float) -> int:
     """Behind which segment the piece that begins with `first` ends."""
     last = first + 1
     while (
         last < len(segments)
-        and segments[last].end - segments[first].start <= PIECE_S
+        and segments[last].end - segments[first].start <= longest_s
         and segments[last].language == segments[first].language
     ):
         last += 1
     if last == len(segments) or segments[last].language != segments[first].language:
         return last
     # In the second half of the piece, so that pieces do not get short.
-    middle = segments[first].start + PIECE_S / 2
+    middle = segments[first].start + longest_s / 2
     late = [n for n in range(first + 1, last + 1) if segments[n].start >= middle] or [last]
     return max(late, key=lambda n: segments[n].start - segments[n - 1].end)
 

@@ -104,15 +104,18 @@ def _nagisa_units(text: str) -> list[Unit] | None:
 
 
 def _placed(text: str, words: Iterable[str]) -> Iterator[Unit]:
-    """Words of the text's NFKC form (nagisa normalises) with their places in the text."""
-    letters = [(letter, i) for i, c in enumerate(text) for letter in unicodedata.normalize("NFKC", c)]
+    """Words of the text's NFKC form (nagisa normalises) with their places in the text.
+
+    They are compared letter by letter in the form that composes nothing.
+    """
+    letters = [(letter, i) for i, c in enumerate(text) for letter in unicodedata.normalize("NFKD", c)]
     at = end = 0
     for word in words:
         kept = "".join(filter(is_kept, word))
         places = list[int]()
-        for letter in kept:
+        for letter in unicodedata.normalize("NFKD", kept):
             ahead = next((n for n in range(at, len(letters)) if letters[n][0] == letter), None)
-            if ahead is not None:  # else it was composed of two: it lies behind the one before
+            if ahead is not None:  # else the package has changed it
                 places.append(letters[ahead][1])
                 at = ahead + 1
         if kept:

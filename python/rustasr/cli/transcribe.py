@@ -25,7 +25,9 @@ if TYPE_CHECKING:
     from rustasr.types import TranscriptionResult
 
 TIMED = ("srt", "vtt", "tsv")
-ESTIMATED = "the model gives no times, these are estimates; --align qwen3-forced-aligner-0.6b times every word"
+ESTIMATED = (
+    "the model gives no times, these are estimates; --align qwen3-forced-aligner-0.6b times every word"
+)
 
 
 @click.command("transcribe")

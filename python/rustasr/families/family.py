@@ -50,6 +50,7 @@ class Run:
     cancelled: threading.Event = field(default_factory=threading.Event)
     duration: float = 0.0
     on_text: TextCallback | None = None
+    aligner: ForcedAligner | None = None
 
     def check(self) -> None:
         """Raises Cancelled once the run was cancelled."""
@@ -121,7 +122,7 @@ class Family(ABC, Generic[OptionsT, RunT]):
         chosen = chosen.override(**option_overrides)
         aligner = self._aligner(align, chosen.timestamps)
         run = self._begin(chosen, audio)
-        run.on_text = on_text
+        run.on_text, run.aligner = on_text, aligner
         report = progress or _no_progress
         self._runs.add(run)
         try:

@@ -19,6 +19,7 @@ Follows qwen-asr 0.0.6 (inference/qwen3_asr.py, inference/utils.py). The network
 from __future__ import annotations
 
 import itertools
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -91,7 +92,8 @@ class Qwen3Asr(Family[QwenOptions, _Run]):
         options = run.options
         listener = Listener(run.session, self.tokenizer, options, run.forced, self._min_samples)
         spans = longform.spans_of(options.clip_timestamps)
-        found = windows(self._counted(run), options.window_seconds, spans)
+        length_s = min(options.window_seconds, run.aligner.window_s if run.aligner else math.inf)
+        found = windows(self._counted(run), length_s, spans)
         sounding = (w for w in found if w.duration >= SHORTEST_WINDOW_S and not w.is_digital_silence)
         while batch := list(itertools.islice(sounding, options.batch_size)):
             self._window_batch(run, listener, batch)

@@ -139,8 +139,6 @@ class Listener:
         # A beam's text is not settled before it ends.
         watch = _Watch(windows, self._growing, live) if live and self._options.beam_size < 2 else None
         found = self._session.decode(encoded, range(len(windows)), prompts, options, watch)
-        if watch is not None and watch.error is not None:
-            raise watch.error
         return [
             Heard(window, one.tokens, one.logprobs, one.finish, temperature)
             for window, one in zip(windows, found, strict=True)
@@ -151,22 +149,18 @@ class Listener:
 
 
 class _Watch:
-    """Hands on the text of each window as its tokens are chosen; an error of the listener ends them all."""
+    """Hands on the text of each window as its tokens are chosen."""
 
     def __init__(self, windows: Sequence[Window], growing: Callable[[], Growing], live: LiveText) -> None:
-        self.error: BaseException | None = None
         self._windows = windows
         self._texts = [growing() for _ in windows]
         self._live = live
 
     def __call__(self, index: int, token: int, _logprob: float) -> bool:
         text = self._texts[index].add(token)
-        if text is not None and self.error is None:
-            try:
-                self._live(self._windows[index], text)
-            except BaseException as error:
-                self.error = error
-        return self.error is None
+        if text is not None:
+            self._live(self._windows[index], text)
+        return True
 
 
 def without_loop(tokens: Sequence[int]) -> Sequence[int]:

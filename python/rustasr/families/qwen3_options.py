@@ -37,8 +37,8 @@ class QwenOptions(Options):
         clip_timestamps: seconds: start, end, start, end, ... of the parts to transcribe (the last end may
             be left out); empty means everything.
         window_seconds: recordings that are longer are cut at quiet places about so far apart. The model
-            hears up to 1200 s at once (the official limit); 60 s need less memory, lose less to a loop of
-            the decoder and are decoded several at a time.
+            hears up to 1200 s at once (the official limit), 180 s with an aligner; 60 s need less memory,
+            lose less to a loop of the decoder and are decoded several at a time.
         batch_size: windows that are decoded together.
 
     Raises OptionError for a value outside its range.

@@ -22,6 +22,7 @@ SEARCH_S = 5.0  # a cut lies within so much of the wanted length ...
 SEARCH_PART = 0.25  # ... and within this part of it, so that short windows stay near their length
 QUIET_SAMPLES = SAMPLE_RATE // 10
 LOUDNESS_HOP = SAMPLE_RATE // 10
+NEARLY_LOUD_DB = 10.0
 
 
 def windows(
@@ -83,8 +84,8 @@ def halves(window: Window) -> list[Window]:
 class SpeechClock:
     """Shares out a window's time: a fraction of what is loud in it → seconds in the recording.
 
-    Loud is what lies above the middle (in dB) between the quiet and the loud tenths of a second of the
-    window.
+    Loud are the tenths of a second in the upper half (in dB) between the quiet and the loud ones of the
+    window, and all that come within `NEARLY_LOUD_DB` of these.
     """
 
     def __init__(self, window: Window) -> None:
@@ -99,7 +100,8 @@ class SpeechClock:
         ]
         decibels = 10 * np.log10(np.maximum(power, 1e-10))
         quiet, loud = np.percentile(decibels, [10, 95])
-        self._loud: NDArray[np.intp] = np.flatnonzero(decibels >= (quiet + loud) / 2)
+        threshold = min((quiet + loud) / 2, loud - NEARLY_LOUD_DB)
+        self._loud: NDArray[np.intp] = np.flatnonzero(decibels >= threshold)
         self._window = window
 
     def span(self, first: float, last: float) -> tuple[float, float]:
