@@ -234,22 +234,33 @@ const char* finish_name(const Decoded& decoded) {
 
 void bind_decoding(py::module_& m) {
     py::class_<DecodeOptions>(m, "DecodeOptions")
-        .def(py::init([](float temperature, int beam_size, float patience,
+        .def(py::init([](float temperature, int beam_size, float patience, bool early_stopping,
                          std::optional<float> length_penalty, int best_of, int max_tokens, uint64_t seed,
                          bool timestamps, float max_initial_timestamp, std::vector<int32_t> suppress,
                          bool suppress_blank, int loop_tokens, int loop_repeats) {
-                 DecodeOptions options{
-                     temperature,    beam_size,   patience,    length_penalty,        best_of,
-                     max_tokens,     seed,        timestamps,  max_initial_timestamp, std::move(suppress),
-                     suppress_blank, loop_tokens, loop_repeats};
+                 DecodeOptions options{temperature,
+                                       beam_size,
+                                       patience,
+                                       early_stopping,
+                                       length_penalty,
+                                       best_of,
+                                       max_tokens,
+                                       seed,
+                                       timestamps,
+                                       max_initial_timestamp,
+                                       std::move(suppress),
+                                       suppress_blank,
+                                       loop_tokens,
+                                       loop_repeats};
                  options.check();
                  return options;
              }),
              py::kw_only(), py::arg("temperature") = 0.0f, py::arg("beam_size") = 0,
-             py::arg("patience") = 1.0f, py::arg("length_penalty") = py::none(), py::arg("best_of") = 1,
-             py::arg("max_tokens") = 224, py::arg("seed") = 0, py::arg("timestamps") = true,
-             py::arg("max_initial_timestamp") = 1.0f, py::arg("suppress") = std::vector<int32_t>{},
-             py::arg("suppress_blank") = true, py::arg("loop_tokens") = 0, py::arg("loop_repeats") = 4);
+             py::arg("patience") = 1.0f, py::arg("early_stopping") = true,
+             py::arg("length_penalty") = py::none(), py::arg("best_of") = 1, py::arg("max_tokens") = 224,
+             py::arg("seed") = 0, py::arg("timestamps") = true, py::arg("max_initial_timestamp") = 1.0f,
+             py::arg("suppress") = std::vector<int32_t>{}, py::arg("suppress_blank") = true,
+             py::arg("loop_tokens") = 0, py::arg("loop_repeats") = 4);
     py::class_<Decoded>(m, "Decoded")
         .def_readonly("tokens", &Decoded::tokens)
         .def_readonly("logprobs", &Decoded::logprobs)

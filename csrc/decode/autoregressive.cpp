@@ -204,10 +204,8 @@ class BeamSearch : public WindowSearch {
             if (live.size() == static_cast<size_t>(options_.beam_size)) break;
         }
         hypotheses_ = std::move(live);
-        for (Hypothesis& h : ended) {
-            if (finished_.size() < pool_size()) finished_.push_back(std::move(h));
-        }
-        if (finished_.size() >= pool_size()) branches_.clear();
+        for (Hypothesis& h : ended) keep(std::move(h));
+        if (finished_.size() >= pool_size() && (options_.early_stopping || !may_improve())) branches_.clear();
     }
 
     void finish() override {
@@ -225,6 +223,22 @@ class BeamSearch : public WindowSearch {
     size_t pool_size() const {
         return static_cast<size_t>(std::max(1L, std::lround(options_.beam_size * options_.patience)));
     }
+
+    void keep(Hypothesis ended) {
+        if (finished_.size() < pool_size()) {
+            finished_.push_back(std::move(ended));
+        } else if (!options_.early_stopping && score(ended) > score(*worst())) {
+            *worst() = std::move(ended);
+        }
+    }
+
+    std::vector<Hypothesis>::iterator worst() {
+        return std::min_element(finished_.begin(), finished_.end(),
+                                [this](const auto& a, const auto& b) { return score(a) < score(b); });
+    }
+
+    /// Whether the likeliest text that goes on is better, so far, than one that has ended.
+    bool may_improve() { return !hypotheses_.empty() && score(hypotheses_[0]) > score(*worst()); }
 
     std::vector<Hypothesis> finished_;
 };

@@ -16,6 +16,9 @@ struct DecodeOptions {
     float temperature = 0;
     int beam_size = 0;  // 0 or 1: greedy
     float patience = 1;
+    // Beams end when patience·beam_size texts have ended (Whisper), or else when none that goes on scores
+    // better than the worst of so many that have.
+    bool early_stopping = true;
     std::optional<float> length_penalty;  // none: the mean log-probability ranks
     int best_of = 1;                      // samples per window when temperature > 0
     int max_tokens = 224;

@@ -75,6 +75,7 @@ class DecodeOptions:
         temperature: float = 0.0,
         beam_size: int = 0,
         patience: float = 1.0,
+        early_stopping: bool = True,
         length_penalty: float | None = None,
         best_of: int = 1,
         max_tokens: int = 224,
@@ -86,7 +87,9 @@ class DecodeOptions:
         loop_tokens: int = 0,
         loop_repeats: int = 4,
     ) -> None:
-        """beam_size 0 or 1 is greedy; best_of counts samples when temperature > 0. A window stops when its
+        """beam_size 0 or 1 is greedy; best_of counts samples when temperature > 0. Beams end when
+        patience * beam_size texts have ended, or, without early_stopping, when none that goes on scores
+        better than the worst of these. A window stops when its
         text ends in one pattern, at least `loop_repeats` times and over at least `loop_tokens` tokens
         (0: never). Timestamps, suppress_blank and max_initial_timestamp are Whisper's. Raises OptionError."""
 

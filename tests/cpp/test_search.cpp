@@ -144,6 +144,52 @@ TEST_CASE("search: a wide beam finds the best of all sequences") {
     }
 }
 
+/// Says token 0 nine times and ends; the end is possible, but unlikely, at every step.
+class SureModel : public StepModel {
+   public:
+    int64_t n_vocab() const override { return kVocab; }
+    int room(int) const override { return 100; }
+    float* prompt_logits(int) override { return fill(0); }
+    void step(const std::vector<std::vector<Branch>>& branches) override {
+        ++n_said_;
+        tokens_.clear();
+        for (const Branch& branch : branches[0]) tokens_.push_back(branch.token);
+    }
+    float* step_logits(int, int row) override {
+        return fill(tokens_[static_cast<size_t>(row)] == 0 ? n_said_ : 0);
+    }
+
+   private:
+    float* fill(int n_said) {
+        logits_.assign(kVocab, -9.0f);
+        logits_[kEnd] = -6.0f;
+        logits_[n_said == 9 ? kEnd : 0] = 0;
+        return logits_.data();
+    }
+    int n_said_ = 0;
+    std::vector<int32_t> tokens_;
+    std::vector<float> logits_;
+};
+
+TEST_CASE("search: without early stopping a likelier text may end later") {
+    DecodeOptions options;
+    options.beam_size = 3;
+    SureModel model;
+    CHECK(search(model, 1, {kEnd}, kNoFilter, options)[0].tokens.size() < 9);
+    options.early_stopping = false;
+    SureModel again;
+    const Decoded decoded = search(again, 1, {kEnd}, kNoFilter, options)[0];
+    CHECK(decoded.tokens == std::vector<int32_t>(9, 0));
+    CHECK(decoded.finish == Finish::Stop);
+    for (uint32_t seed = 0; seed < 20; ++seed) {
+        ToyModel first(1, seed), second(1, seed);
+        options.early_stopping = true;
+        const double early = search(first, 1, {kEnd}, kNoFilter, options)[0].score;
+        options.early_stopping = false;
+        CHECK(search(second, 1, {kEnd}, kNoFilter, options)[0].score >= early - 1e-6);
+    }
+}
+
 TEST_CASE("search: windows of a batch do not see each other") {
     for (const int beam : {1, 3}) {
         DecodeOptions options;

@@ -7,10 +7,11 @@ real model writes is tested with real weights.
 from __future__ import annotations
 
 import threading
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rustasr.errors import Cancelled, OptionError, TranscriptionError
-from rustasr.progress import Progress
+from rustasr.progress import PartialText, Progress
 from rustasr.types import Segment, TranscriptionResult, Word
 
 if TYPE_CHECKING:
@@ -40,6 +41,7 @@ class EchoModel:
         audio: AudioSource,
         options: object = None,
         *,
+        on_text: Callable[[PartialText], None] | None = None,
         progress: Callable[[Progress], None] | None = None,
         **overrides: Any,
     ) -> TranscriptionResult:
@@ -53,7 +55,12 @@ class EchoModel:
         for second, block in enumerate(audio.blocks(1.0)):
             end = second + len(block) / 16000
             words = (Word(second, end, "heard", 0.9),) if overrides.get("timestamps") == "word" else None
-            segments.append(Segment(float(second), end, f"heard {len(block)} samples", words))
+            text = f"heard {len(block)} samples"
+            flags = ("estimated_times",) if Path(audio.name).name == "estimate.wav" else ()
+            segments.append(Segment(float(second), end, text, words, flags=flags))
+            if on_text is not None:
+                for grown in (text[:5], text):
+                    on_text(PartialText(float(second), grown, final=grown == text))
             if progress is not None:
                 progress(Progress(end, audio.duration, segments))
             if self._stop.wait(self._slow):

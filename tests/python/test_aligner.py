@@ -5,6 +5,7 @@ The network is a script (`qwen3_script`).
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -98,9 +99,7 @@ def test_pieces_cover_all_segments_in_order(spans: list[tuple[float, float]]) ->
 def test_the_samples_of_pieces(block: int, marks: list[int]) -> None:
     samples = noise(3.0)
     marks = sorted(marks)
-    pieces = [
-        Piece(max(0, a - 3200) / RATE, b / RATE, 0, 0, "") for a, b in zip(marks, marks[1:], strict=False)
-    ]
+    pieces = [Piece(max(0, a - 3200) / RATE, b / RATE, 0, 0, "") for a, b in itertools.pairwise(marks)]
     blocks = (samples[i : i + block] for i in range(0, len(samples), block))
     for piece, found in zip(pieces, samples_of(blocks, pieces), strict=True):
         assert np.array_equal(found, samples[round(piece.start * RATE) : round(piece.end * RATE)])

@@ -17,6 +17,7 @@ import soundfile
 from cli_model import EchoModel  # tests/helpers
 from click.testing import CliRunner
 
+import rustasr
 from rustasr import model as model_module
 from rustasr.cli import COMMANDS, exit_code, main
 from rustasr.cli.inputs import expand
@@ -275,11 +276,9 @@ def test_every_decoding_option_is_a_field_of_a_familys_options() -> None:
     from dataclasses import fields
 
     from rustasr.cli.parameters import DECODING
-    from rustasr.families.gigaam import GigaamOptions
-    from rustasr.families.parakeet import ParakeetOptions
-    from rustasr.families.whisper_options import WhisperOptions
 
-    known = {f.name for options in (WhisperOptions, GigaamOptions, ParakeetOptions) for f in fields(options)}
+    families = (rustasr.WhisperOptions, rustasr.GigaamOptions, rustasr.ParakeetOptions, rustasr.QwenOptions)
+    known = {field.name for family in families for field in fields(family)}
     assert set(DECODING) <= known
 
 

@@ -30,8 +30,8 @@ from rustasr.families.qwen3_text import (
 def test_thirty_languages_by_name_and_code() -> None:
     assert len(CODE_OF_NAME) == 30 == len(set(CODE_OF_NAME.values()))
     for name, code in CODE_OF_NAME.items():
-        for given in (name, name.lower(), name.upper(), f" {name} ", code, code.upper(), f"{code}-XX"):
-            assert language_name(given) == name, given
+        for wanted in (name, name.lower(), name.upper(), f" {name} ", code, code.upper(), f"{code}-XX"):
+            assert language_name(wanted) == name, wanted
         assert code_of(name) == code
 
 

@@ -85,7 +85,7 @@ def test_only_the_spans_are_read() -> None:
         kept,
         np.concatenate([samples[a * RATE // 2 : b * RATE // 2] for a, b in ((2, 6), (20, 36), (59, 60))]),
     )
-    assert [w.offset for w in found][0] == 1.0 and found[-1].offset == 29.5
+    assert found[0].offset == 1.0 and found[-1].offset == 29.5
 
 
 def test_halves_are_the_window() -> None:

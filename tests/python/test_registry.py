@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import replace
 from typing import Any
@@ -10,9 +11,18 @@ import pytest
 
 from rustasr import registry
 from rustasr.convert.conformer import Conformer, Head, n_parameters
+from rustasr.convert.qwen3_asr import (
+    ALIGNER_LANGUAGES,
+    LANGUAGES,
+    AudioDims,
+    Qwen3Source,
+    TextDims,
+)
+from rustasr.convert.qwen3_asr import expected_tensors as qwen_tensors
 from rustasr.convert.whisper import WhisperDims, expected_tensors
 from rustasr.convert.whisper_tables import RELEASES
 from rustasr.errors import ModelNotFoundError
+from rustasr.families.qwen3_text import CODE_OF_NAME
 
 NAMES = (
     "tiny", "tiny.en", "base", "base.en", "small", "small.en", "medium", "medium.en", "large-v1", "large-v2",
@@ -97,6 +107,36 @@ def test_parakeet_rows_are_complete(row: registry.ModelInfo) -> None:
     if is_tdt:
         head = replace(head, type="tdt", durations=(0, 1, 2, 3, 4))
     assert row.parameters == n_parameters(full, head)
+
+
+@pytest.mark.parametrize(
+    ("row", "encoder", "text", "n_vocab", "n_classes"),
+    [
+        ("qwen3-asr-0.6b", (18, 896, 14, 3584), (1024, 3072), 151_936, 0),
+        ("qwen3-asr-1.7b", (24, 1024, 16, 4096), (2048, 6144), 151_936, 0),
+        ("qwen3-forced-aligner-0.6b", (24, 1024, 16, 4096), (1024, 3072), 152_064, 5000),
+    ],
+)
+def test_qwen_rows_are_complete(
+    row: str, encoder: tuple[int, ...], text: tuple[int, int], n_vocab: int, n_classes: int
+) -> None:
+    found = registry.get(row)
+    source = Qwen3Source(
+        where="",
+        audio=AudioDims(128, *encoder, conv_channels=480, chunk_frames=100, window_frames=800),
+        text=TextDims(n_vocab, 28, text[0], 16, 8, 128, text[1], 65536),
+        rope_base=1e6, norm_eps=1e-6, n_classes=n_classes, segment_ms=80, languages=(), audio_token_id=0,
+        timestamp_token_id=None, tensors={},
+    )  # fmt: skip
+    assert found.parameters == sum(math.prod(shape) for shape in qwen_tensors(source).values())
+    assert found.license == "Apache-2.0"
+    assert registry.find(found.repository.removeprefix("Qwen/")) is found
+    names = ALIGNER_LANGUAGES if n_classes else LANGUAGES
+    assert found.languages == tuple(CODE_OF_NAME[name] for name in names)
+    assert {"config.json", "tokenizer_config.json", "vocab.json", "merges.txt"} <= set(found.files)
+    weights = [name for name in found.files if name.endswith(".safetensors")]
+    assert len(weights) == (2 if "1.7b" in row else 1)
+    assert ("model.safetensors.index.json" in found.files) is (len(weights) > 1)
 
 
 @pytest.mark.parametrize("row", registry.MODELS, ids=lambda row: row.name)

@@ -54,7 +54,7 @@ ESTIMATED = (
 @click.option(
     "--align",
     metavar="MODEL",
-    help="A forced aligner that times every word of any model's text: qwen3-forced-aligner-0.6b, or its file.",
+    help="A forced aligner, which times every word of any model's text: qwen3-forced-aligner-0.6b.",
 )
 @click.option("--stream-text", is_flag=True, help="Show the text as it comes in.")
 @click.option("--progress/--no-progress", default=None, help="Progress bar; default: on a terminal.")
@@ -155,7 +155,8 @@ class _Job:
         try:
             result = self._transcribe(model, worker, name)
         except Cancelled as stop:
-            if stop.partial is not None and stop.partial.segments:
+            in_place = self.live is _Live.IN_PLACE  # then it has been shown
+            if stop.partial is not None and stop.partial.segments and not in_place:
                 for path in self.outputs.write(stop.partial, paths, partial=True):
                     click.echo(f"interrupted: the finished part is in {path}", err=True)
             raise

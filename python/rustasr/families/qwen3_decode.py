@@ -131,6 +131,7 @@ class Listener:
         options = _core.DecodeOptions(
             temperature=temperature,
             beam_size=self._options.beam_size if temperature == 0 else 0,
+            early_stopping=False,
             max_tokens=self._options.tokens_for(max(window.duration for window in windows)),
             seed=self._options.seed,
             loop_tokens=LOOP_TOKENS,
