@@ -121,6 +121,9 @@ class ScriptSession:
     def cancel(self) -> None:
         self.cancelled = True
 
+    def forget_cancel(self) -> None:
+        self.cancelled = False
+
 
 def core_model(script: Any, task: str = "transcribe") -> Any:
     """A `_core.Model`; `sessions` are those it has given."""
