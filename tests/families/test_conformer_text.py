@@ -161,6 +161,25 @@ def test_the_language_lock_writes_that_alphabet_only(
             assert all(first <= c <= last for c in text.lower() if c.isalpha())
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_a_beam_hears_what_greedy_hears_where_the_model_is_sure(
+    name: str, models: Callable[..., Any], goldens: Callable[[str], dict[str, Any]], shared_micro: Path
+) -> None:
+    for clip in goldens(name)["clips"][:8]:
+        assert models(name).transcribe(shared_micro / name / clip["file"], beam_size=4).text == clip["text"]
+
+
+def test_hotwords_of_every_kind_of_vocabulary_are_searched_for(
+    models: Callable[..., Any], goldens: Callable[[str], dict[str, Any]], shared_micro: Path
+) -> None:
+    """Words that are said stay; the search takes phrases, and pieces of all three vocabularies."""
+    for name in NAMES:
+        clip = goldens(name)["clips"][0]
+        word = max(clip["text"].split(), key=len).strip(".,")
+        path = shared_micro / name / clip["file"]
+        assert models(name).transcribe(path, hotwords=(word, clip["text"].split()[0])).text == clip["text"]
+
+
 def test_a_cancelled_run_keeps_its_segments(models: Callable[..., Any], shared_micro: Path) -> None:
     model = models("parakeet-micro-tdt")
     samples = np.concatenate([load_audio(shared_micro / "parakeet-micro-tdt" / "long.wav")] * 3)
