@@ -136,7 +136,8 @@ ggml_tensor* AudioTower::operator()(Graph& graph, const AudioLayout& layout) con
     }
     graph.tap("conv", x);
     for (size_t i = 0; i < blocks.size(); ++i) {
-        x = blocks[i](graph, x, layout.n_positions, layout.n_windows, layout.valid);
+        x = blocks[i](graph, x, layout.n_positions, layout.n_segments, layout.valid,
+                      config_.window_positions());
         graph.tap("blocks." + std::to_string(i), x);
     }
     return ln_post(graph, x);

@@ -1,6 +1,7 @@
 #pragma once
 // Qwen3-ASR's hyper-parameters and modules: between the network (qwen3_asr.cpp) and what runs it
-// (qwen3_asr_session.cpp).
+// (qwen3_asr_audio.cpp,
+// qwen3_asr_session.cpp).
 
 #include <memory>
 #include <vector>
@@ -17,7 +18,7 @@ struct Qwen3AsrConfig {
         int chunk_frames, window_frames;  // mel frames
 
         int chunk_positions() const { return positions(chunk_frames); }
-        int window_chunks() const { return window_frames / chunk_frames; }
+        int window_positions() const { return window_frames / chunk_frames * chunk_positions(); }
         /// Vectors that a chunk of n mel frames gives: three convolutions of stride 2.
         static int positions(int n_frames);
         int conv_mels() const { return positions(n_mels); }
@@ -31,15 +32,16 @@ struct Qwen3AsrConfig {
     static Qwen3AsrConfig read(const GgufFile& file);
 };
 
-/// Where the chunks of a batch of windows go, as inputs of an encoder graph. A window is a row of
-/// `n_positions` vectors; its chunks stand side by side from the left.
+/// Where the chunks of a batch of segments go, as inputs of an encoder graph. A segment is a row of
+/// `n_positions` vectors, made of windows that do not see each other; its chunks stand side by side from the
+/// left.
 struct AudioLayout {
-    int64_t n_chunks, n_windows, n_positions;
+    int64_t n_chunks, n_segments, n_positions;
 
     ggml_tensor* mel;   // [n_mels, chunk_frames, n_chunks], zeros behind the last frame of a clip
-    ggml_tensor* x;     // [d, n_positions · n_windows], zeros
+    ggml_tensor* x;     // [d, n_positions · n_segments], zeros
     ggml_tensor* rows;  // I64 [chunk_positions · n_chunks]: where in x the vectors of the chunks go
-    FrameMask valid;    // vectors that count in each window
+    FrameMask valid;    // vectors that count in each segment
 };
 
 struct AudioTower {
@@ -52,7 +54,7 @@ struct AudioTower {
 
     AudioTower(Weights w, const Qwen3AsrConfig::Audio& c);
 
-    /// Layout → [d, n_positions · n_windows]
+    /// → [d, n_positions · n_segments]
     ggml_tensor* operator()(Graph& graph, const AudioLayout& layout) const;
 
    private:

@@ -1,4 +1,4 @@
-// Runs Qwen3-ASR's networks: which graphs are kept, what lies on the device, and the calls of a Session.
+// The session of Qwen3-ASR: reading prompts and decoding. Which graphs are kept, what lies on the device.
 
 #include <algorithm>
 #include <cmath>
@@ -7,7 +7,7 @@
 
 #include "core/error.h"
 #include "kernels/attention.h"
-#include "models/qwen3_asr.h"
+#include "models/qwen3_asr_audio.h"
 
 namespace rustasr {
 namespace {
@@ -30,27 +30,12 @@ class Qwen3AsrEncoded : public Encoded {
     const std::vector<Clip> clips;
 };
 
-/// A window of the encoder: 8 s of a clip or what is left of it.
-struct AudioWindow {
-    int clip;
-    int64_t first_frame, n_frames;
-    int n_chunks, n_positions;
-};
-
-struct EncoderPass {
-    EncoderPass(Backend& backend, kernels::Precision precision, std::vector<std::string> taps)
-        : graph(backend, 32768, precision, std::move(taps)) {}
-    Graph graph;
-    AudioLayout layout{};
-    ggml_tensor* output = nullptr;  // [d_text, n_positions · n_windows]
-};
-
 /// Which decoder graph: over windows [first, first + n_windows) of the cache.
 struct DecoderShape {
     int first, n_windows, n_tokens, n_kv;
     int n_audio;  // rows that are audio vectors
     int n_out;    // rows of logits
-    bool masked;  // else the number of cells that are seen says it all
+    bool masked;  // else a row sees what stands before it
 
     auto key() const { return std::make_tuple(first, n_windows, n_tokens, n_kv, n_audio, n_out, masked); }
     bool operator<(const DecoderShape& other) const { return key() < other.key(); }
@@ -65,7 +50,7 @@ struct DecoderPass {
     ggml_tensor* positions = nullptr;  // I32 [T·W]
     ggml_tensor* cells = nullptr;      // I64 [T·W]
     ggml_tensor* mask = nullptr;       // F16 [n_kv, T, 1, W], or null
-    ggml_tensor* lengths = nullptr;    // I32 [W], or null
+    ggml_tensor* offsets = nullptr;    // I32 [W], or null
     ggml_tensor* audio = nullptr;      // [d_text, n_audio], or null
     ggml_tensor* audio_at = nullptr;   // I64 [n_audio]: their rows
     ggml_tensor* out_rows = nullptr;   // I32 [n_out], or null when every row counts
@@ -96,13 +81,17 @@ class Qwen3AsrSession : public Session {
           model_(std::move(model)),
           config_(model_->config),
           precision_(precision_for(model_->language_model.output.type())),
+          audio_(backend_, *model_, precision_),
           kv_type_(model_->language_model.output.type() == GGML_TYPE_F32 ? GGML_TYPE_F32 : GGML_TYPE_F16),
-          lengths_suffice_(backend_.on_cpu() && kernels::attention_supported(config_.text.d_head, kv_type_)) {
-    }
+          knows_causal_(attention_is_ours(backend_, config_.text.d_head)) {}
 
-    std::shared_ptr<Encoded> encode(const std::vector<MatrixView>& features) override;
+    std::shared_ptr<Encoded> encode(const std::vector<MatrixView>& features) override {
+        return std::make_shared<Qwen3AsrEncoded>(audio_.encode(features));
+    }
     std::map<std::string, Matrix> encode_taps(const std::vector<MatrixView>& features,
-                                              const std::vector<std::string>& names) override;
+                                              const std::vector<std::string>& names) override {
+        return audio_.taps(features, names);
+    }
     std::vector<Decoded> decode(Encoded& encoded, const std::vector<int>& windows,
                                 const std::vector<Ids>& prompts, const DecodeOptions& options,
                                 const OnToken& on_token) override;
@@ -115,12 +104,6 @@ class Qwen3AsrSession : public Session {
    private:
     class Steps;
     using TakeRow = std::function<void(size_t prompt, size_t wanted, const float* logits)>;
-
-    std::vector<AudioWindow> windows_of(const std::vector<MatrixView>& features) const;
-    std::unique_ptr<EncoderPass> build_encoder(int64_t n_chunks, int64_t n_windows, int64_t n_positions,
-                                               std::vector<std::string> taps);
-    void run_encoder(EncoderPass& pass, const std::vector<MatrixView>& features, const AudioWindow* windows,
-                     size_t n_windows) const;
 
     void prepare_cache(int n_windows, int n_cells);
     void grow_cache();
@@ -139,157 +122,15 @@ class Qwen3AsrSession : public Session {
     std::shared_ptr<const Qwen3AsrModel> model_;
     const Qwen3AsrConfig& config_;
     kernels::Precision precision_;
+    Qwen3AsrAudioEncoder audio_;
     ggml_type kv_type_;
-    bool lengths_suffice_;
-    std::unique_ptr<EncoderPass> encoder_pass_;
+    bool knows_causal_;  // attention, without a mask
     std::unique_ptr<KvCache> cache_;
     std::vector<Held> held_;  // per window of the cache
     std::pair<DecoderShape, std::unique_ptr<DecoderPass>> reading_pass_;
     std::map<DecoderShape, std::unique_ptr<DecoderPass>> step_passes_;
     std::vector<float> logits_;  // of the last pass, where the device's memory is not the host's
 };
-
-// --- encoder
-// ---------------------------------------------------------------------------------------------------
-
-std::vector<AudioWindow> Qwen3AsrSession::windows_of(const std::vector<MatrixView>& features) const {
-    const Qwen3AsrConfig::Audio& audio = config_.audio;
-    if (features.empty()) throw OptionError("features: expected at least one clip, found none");
-    std::vector<AudioWindow> windows;
-    for (size_t clip = 0; clip < features.size(); ++clip) {
-        const MatrixView& mel = features[clip];
-        if (mel.columns != audio.n_mels || mel.rows < 1) {
-            throw OptionError("features: expected frames of " + std::to_string(audio.n_mels) +
-                              " mels, found " + std::to_string(mel.rows) + " of " +
-                              std::to_string(mel.columns));
-        }
-        for (int64_t first = 0; first < mel.rows; first += audio.window_frames) {
-            const auto n = static_cast<int>(std::min<int64_t>(audio.window_frames, mel.rows - first));
-            const int full = n / audio.chunk_frames, rest = n % audio.chunk_frames;
-            windows.push_back({static_cast<int>(clip), first, n, full + (rest > 0 ? 1 : 0),
-                               full * audio.chunk_positions() + Qwen3AsrConfig::Audio::positions(rest)});
-        }
-    }
-    return windows;
-}
-
-std::unique_ptr<EncoderPass> Qwen3AsrSession::build_encoder(int64_t n_chunks, int64_t n_windows,
-                                                            int64_t n_positions,
-                                                            std::vector<std::string> taps) {
-    const Qwen3AsrConfig::Audio& audio = config_.audio;
-    auto pass = std::make_unique<EncoderPass>(backend_, precision_, std::move(taps));
-    Graph& graph = pass->graph;
-    pass->layout = {n_chunks,
-                    n_windows,
-                    n_positions,
-                    graph.input(GGML_TYPE_F32, {audio.n_mels, audio.chunk_frames, n_chunks}),
-                    graph.input(GGML_TYPE_F32, {audio.d_model, n_positions * n_windows}),
-                    graph.input(GGML_TYPE_I64, {audio.chunk_positions() * n_chunks}),
-                    FrameMask(graph, n_positions, n_windows)};
-    pass->output = model_->projector(graph, model_->audio_tower(graph, pass->layout));
-    graph.output(pass->output);
-    graph.finish();
-    return pass;
-}
-
-void Qwen3AsrSession::run_encoder(EncoderPass& pass, const std::vector<MatrixView>& features,
-                                  const AudioWindow* windows, size_t n_windows) const {
-    const Qwen3AsrConfig::Audio& audio = config_.audio;
-    const AudioLayout& layout = pass.layout;
-    const size_t chunk_size = static_cast<size_t>(audio.n_mels) * static_cast<size_t>(audio.chunk_frames);
-    std::vector<float> mel(chunk_size * static_cast<size_t>(layout.n_chunks), 0.0f);
-    std::vector<int64_t> rows;
-    std::vector<int> lengths;
-    for (size_t w = 0; w < n_windows; ++w) {
-        const AudioWindow& window = windows[w];
-        const MatrixView& clip = features[static_cast<size_t>(window.clip)];
-        const size_t first_chunk = rows.size() / static_cast<size_t>(audio.chunk_positions());
-        std::copy_n(clip.values + window.first_frame * clip.columns, window.n_frames * clip.columns,
-                    &mel[first_chunk * chunk_size]);
-        for (int64_t i = 0; i < int64_t{window.n_chunks} * audio.chunk_positions(); ++i)
-            rows.push_back(static_cast<int64_t>(w) * layout.n_positions + i);
-        lengths.push_back(window.n_positions);
-    }
-    write(layout.mel, mel.data());
-    write(layout.rows, rows.data());
-    // Vectors of chunks that a window does not have are never looked at, but must be numbers.
-    ggml_backend_tensor_memset(layout.x, 0, 0, ggml_nbytes(layout.x));
-    layout.valid.set(lengths);
-    pass.graph.run();
-}
-
-std::shared_ptr<Encoded> Qwen3AsrSession::encode(const std::vector<MatrixView>& features) {
-    // A CPU's cores are busy with a few windows; more would only need more memory.
-    const size_t at_once = backend_.on_cpu() ? 8 : 64;
-    std::vector<AudioWindow> windows = windows_of(features);
-    // Windows of about the same length go together, so that little is computed on padding.
-    std::stable_sort(windows.begin(), windows.end(),
-                     [](const AudioWindow& a, const AudioWindow& b) { return a.n_chunks > b.n_chunks; });
-
-    const auto d = static_cast<size_t>(config_.text.d);
-    std::vector<std::shared_ptr<Matrix>> clips;
-    for (const MatrixView& mel : features) {
-        const auto n = static_cast<int>(mel.rows);
-        const int64_t rows = int64_t{n / config_.audio.chunk_frames} * config_.audio.chunk_positions() +
-                             Qwen3AsrConfig::Audio::positions(n % config_.audio.chunk_frames);
-        clips.push_back(std::make_shared<Matrix>(
-            Matrix{rows, config_.text.d, std::vector<float>(static_cast<size_t>(rows) * d)}));
-    }
-    std::vector<float> output;
-    for (size_t first = 0; first < windows.size(); first += at_once) {
-        const size_t n_windows = std::min(at_once, windows.size() - first);
-        int64_t n_chunks = 0;
-        for (size_t w = first; w < first + n_windows; ++w) n_chunks += windows[w].n_chunks;
-        const int64_t n_positions = int64_t{windows[first].n_chunks} * config_.audio.chunk_positions();
-        const AudioLayout* known = encoder_pass_ ? &encoder_pass_->layout : nullptr;
-        if (!known || known->n_chunks != n_chunks || known->n_windows != static_cast<int64_t>(n_windows) ||
-            known->n_positions != n_positions) {
-            encoder_pass_.reset();  // before the next one takes its memory
-            encoder_pass_ = build_encoder(n_chunks, static_cast<int64_t>(n_windows), n_positions, {});
-        }
-        run_encoder(*encoder_pass_, features, &windows[first], n_windows);
-        output.resize(static_cast<size_t>(ggml_nelements(encoder_pass_->output)));
-        read(encoder_pass_->output, output.data());
-        for (size_t w = 0; w < n_windows; ++w) {
-            const AudioWindow& window = windows[first + w];
-            const int64_t row =
-                window.first_frame / config_.audio.chunk_frames * config_.audio.chunk_positions();
-            std::copy_n(&output[w * static_cast<size_t>(n_positions) * d],
-                        static_cast<size_t>(window.n_positions) * d,
-                        &clips[static_cast<size_t>(window.clip)]->values[static_cast<size_t>(row) * d]);
-        }
-    }
-    return std::make_shared<Qwen3AsrEncoded>(std::vector<Clip>(clips.begin(), clips.end()));
-}
-
-std::map<std::string, Matrix> Qwen3AsrSession::encode_taps(const std::vector<MatrixView>& features,
-                                                           const std::vector<std::string>& names) {
-    const std::vector<AudioWindow> windows = windows_of(features);
-    int64_t n_chunks = 0, most = 0;
-    for (const AudioWindow& window : windows) {
-        n_chunks += window.n_chunks;
-        most = std::max<int64_t>(most, window.n_chunks);
-    }
-    auto pass = build_encoder(n_chunks, static_cast<int64_t>(windows.size()),
-                              most * config_.audio.chunk_positions(), names);
-    run_encoder(*pass, features, windows.data(), windows.size());
-    std::map<std::string, Matrix> taps = collect_taps(pass->graph, names);
-    for (auto& [name, matrix] : taps) {
-        if (name == "conv3") continue;  // all outputs of the chunks that went through the stem last
-        Matrix valid{0, matrix.columns, {}};
-        for (size_t w = 0; w < windows.size(); ++w) {
-            const auto begin =
-                matrix.values.begin() + static_cast<int64_t>(w) * pass->layout.n_positions * matrix.columns;
-            valid.values.insert(valid.values.end(), begin, begin + windows[w].n_positions * matrix.columns);
-            valid.rows += windows[w].n_positions;
-        }
-        matrix = std::move(valid);
-    }
-    return taps;
-}
-
-// --- decoder
-// ---------------------------------------------------------------------------------------------------
 
 /// n_windows with room for n_cells each; what they hold of earlier prompts stays where it can.
 void Qwen3AsrSession::prepare_cache(int n_windows, int n_cells) {
@@ -327,10 +168,10 @@ std::unique_ptr<DecoderPass> Qwen3AsrSession::build_decoder(const DecoderShape& 
     if (s.masked) {
         pass->mask = graph.input(GGML_TYPE_F16, {s.n_kv, s.n_tokens, 1, s.n_windows});
     } else {
-        pass->lengths = graph.input(GGML_TYPE_I32, {s.n_windows});
+        pass->offsets = graph.input(GGML_TYPE_I32, {s.n_windows});
     }
     const CausalContext context{s.n_tokens,  s.n_windows,     s.n_kv,     s.first,      cache_.get(),
-                                pass->cells, pass->positions, pass->mask, pass->lengths};
+                                pass->cells, pass->positions, pass->mask, pass->offsets};
 
     ggml_tensor* x = lm.token_embedding(graph, pass->tokens);  // [d, rows]
     if (s.n_audio) {
@@ -387,7 +228,7 @@ const float* Qwen3AsrSession::run_decoder(DecoderPass& pass, const Ids& tokens, 
     write(pass.positions, positions.data());
     write(pass.cells, cache_->cells().data());
     if (pass.mask) write(pass.mask, cache_->mask().data());
-    if (pass.lengths) write(pass.lengths, cache_->lengths().data());
+    if (pass.offsets) write(pass.offsets, cache_->offsets().data());
     pass.graph.run();
     if (!pass.logits) return nullptr;
     if (ggml_backend_buffer_is_host(pass.logits->buffer)) return static_cast<float*>(pass.logits->data);
@@ -517,7 +358,7 @@ void Qwen3AsrSession::read_run(const std::vector<Prompt>& prompts, int first, in
                                  cache_->n_kv(),
                                  static_cast<int>(audio_at.size()),
                                  static_cast<int>(out_rows.size()),
-                                 n_tokens > 1 || !lengths_suffice_};
+                                 !knows_causal_};
         DecoderPass& pass = decoder_pass(shape);
         if (pass.audio) {
             write(pass.audio, audio.data());
@@ -579,7 +420,7 @@ class Qwen3AsrSession::Steps final : public StepModel {
         const int n_windows = static_cast<int>(branches.size());
         logits_ = session_.run_decoder(
             session_.decoder_pass({0, n_windows, n_rows_, cache.n_kv(), 0, n_windows * n_rows_,
-                                   n_rows_ > 1 || !session_.lengths_suffice_}),
+                                   n_rows_ > 1 || !session_.knows_causal_}),
             tokens, positions);
     }
 
@@ -655,7 +496,7 @@ std::map<std::string, Matrix> Qwen3AsrSession::decode_taps(Encoded& encoded, int
     held_.assign(1, {});
     cache_->read(0, {n_tokens}, n_tokens);
     const auto n_audio = static_cast<int>(prompt.clip->rows);
-    auto pass = build_decoder({0, 1, n_tokens, cache_->n_kv(), n_audio, n_tokens, true}, names);
+    auto pass = build_decoder({0, 1, n_tokens, cache_->n_kv(), n_audio, n_tokens, !knows_causal_}, names);
     Ids positions(tokens.size());
     std::iota(positions.begin(), positions.end(), 0);
     std::vector<int64_t> audio_at;

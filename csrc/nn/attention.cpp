@@ -54,10 +54,29 @@ ggml_tensor* attention(Graph& graph, ggml_tensor* q, ggml_tensor* k, ggml_tensor
     return join_heads(graph, y);
 }
 
-ggml_tensor* attention(Graph& graph, ggml_tensor* q, ggml_tensor* k, ggml_tensor* v,
-                       const FrameMask& frames) {
-    if (graph.cpu_kernels() && kernels::attention_supported(q->ne[0], k->type))
-        return attention(graph, q, k, v, nullptr, frames.lengths());
+bool attention_is_ours(const Backend& backend, int64_t d_head) {
+    return backend.on_cpu() && kernels::attention_supported(d_head, GGML_TYPE_F32);
+}
+
+ggml_tensor* causal_attention(Graph& graph, ggml_tensor* q, ggml_tensor* k, ggml_tensor* v,
+                              ggml_tensor* offsets) {
+    kernels::AttentionOptions options;
+    options.offsets = offsets;
+    options.after = 0;
+    options.precision = graph.precision();
+    return join_heads(graph, kernels::attention(graph.ctx(), q, k, v, score_scale(q), options));
+}
+
+ggml_tensor* attention(Graph& graph, ggml_tensor* q, ggml_tensor* k, ggml_tensor* v, const FrameMask& frames,
+                       int window) {
+    if (graph.cpu_kernels() && kernels::attention_supported(q->ne[0], k->type)) {
+        kernels::AttentionOptions options;
+        options.lengths = frames.lengths();
+        options.window = window;
+        options.precision = graph.precision();
+        return join_heads(graph, kernels::attention(graph.ctx(), q, k, v, score_scale(q), options));
+    }
+    GGML_ASSERT(window == 0 || window >= q->ne[1]);
     ggml_tensor* scores = ggml_mul_mat(graph.ctx(), k, q);  // [T, T, H, B]
     return weigh_values(graph, scores, v, frames.keys(), score_scale(q));
 }

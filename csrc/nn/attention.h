@@ -16,9 +16,18 @@ ggml_tensor* split_heads(Graph& graph, ggml_tensor* x, int64_t d, int64_t n_head
 ggml_tensor* attention(Graph& graph, ggml_tensor* q, ggml_tensor* k, ggml_tensor* v, ggml_tensor* mask,
                        ggml_tensor* lengths = nullptr);
 
-/// Full attention over the frames of a batch whose lengths differ where `frames` says so.
+/// Whether a session on this backend has the forms below that ggml's operations do not express.
+bool attention_is_ours(const Backend& backend, int64_t d_head);
+
+/// Query i of sequence b sees keys 0 … offsets[b] + i; offsets I32 [B]. Where attention_is_ours().
+ggml_tensor* causal_attention(Graph& graph, ggml_tensor* q, ggml_tensor* k, ggml_tensor* v,
+                              ggml_tensor* offsets);
+
+/// Full attention over the frames of a batch whose lengths differ where `frames` says so, or over windows of
+/// `window` frames that do not see each other (several of them only where attention_is_ours()).
 /// q, k, v [D, T, H, B] F32. Returns [D·H, T·B].
-ggml_tensor* attention(Graph& graph, ggml_tensor* q, ggml_tensor* k, ggml_tensor* v, const FrameMask& frames);
+ggml_tensor* attention(Graph& graph, ggml_tensor* q, ggml_tensor* k, ggml_tensor* v, const FrameMask& frames,
+                       int window = 0);
 
 /// The same with a term for the distance of key j from query i (Transformer-XL, Dai et al. 2019,
 /// arXiv:1901.02860): scores[i, j] = ((q[i] + bias_u)·k[j] + (q[i] + bias_v)·positions[T − 1 − i + j]) / √D.

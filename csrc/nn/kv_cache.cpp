@@ -105,6 +105,7 @@ void KvCache::rewind(int window, int n_tokens) {
 }
 
 void KvCache::read(int first, const std::vector<int>& counts, int n_rows) {
+    n_rows_ = n_rows;
     visible_.clear();
     cells_.clear();
     for (size_t i = 0; i < counts.size(); ++i) {
@@ -124,6 +125,7 @@ void KvCache::read(int first, const std::vector<int>& counts, int n_rows) {
 }
 
 void KvCache::branch(const std::vector<std::vector<Branch>>& branches, int n_rows) {
+    n_rows_ = n_rows;
     visible_.clear();
     cells_.clear();
     for (size_t w = 0; w < hypotheses_.size(); ++w) {
@@ -164,10 +166,11 @@ std::vector<ggml_fp16_t> KvCache::mask() const {
     return mask;
 }
 
-std::vector<int32_t> KvCache::lengths() const {
-    std::vector<int32_t> lengths;
-    for (const Path& path : visible_) lengths.push_back(path.prefix);
-    return lengths;
+std::vector<int32_t> KvCache::offsets() const {
+    std::vector<int32_t> offsets;
+    for (size_t row = 0; row < visible_.size(); row += static_cast<size_t>(n_rows_))
+        offsets.push_back(std::max(0, visible_[row].prefix - 1));
+    return offsets;
 }
 
 }  // namespace rustasr

@@ -53,9 +53,9 @@ class KvCache {
     const std::vector<int64_t>& cells() const { return cells_; }
     /// [n_kv, n_rows, 1, windows]: 0 where a row sees a cell, -inf elsewhere.
     std::vector<ggml_fp16_t> mask() const;
-    /// For every row how many cells it sees, where these are the first ones of its window (always so with one
-    /// hypothesis to a window).
-    std::vector<int32_t> lengths() const;
+    /// For every window of the pass how many cells its first row sees besides its own: with one hypothesis to
+    /// a window these are the first ones, and the rows see each other causally.
+    std::vector<int32_t> offsets() const;
 
    private:
     struct Path {  // the cells that a hypothesis sees: those before `prefix`, then `tail` in order
@@ -78,6 +78,7 @@ class KvCache {
 
     std::vector<int> used_;                      // cells of each window
     std::vector<std::vector<Path>> hypotheses_;  // per window; a single one after the prompt
+    int n_rows_ = 1;                             // of a window in this pass
     std::vector<Path> visible_;                  // per window and row of this pass
     std::vector<int64_t> cells_;
 };

@@ -19,12 +19,12 @@ EncoderBlock::EncoderBlock(Weights weights, int64_t d, int64_t n_head, int64_t d
       mlp_(weights / "mlp", d, d_hidden) {}
 
 ggml_tensor* EncoderBlock::operator()(Graph& graph, ggml_tensor* x, int64_t n_frames, int64_t batch,
-                                      const FrameMask& frames) const {
+                                      const FrameMask& frames, int window) const {
     ggml_tensor* qkv = qkv_(graph, attn_ln_(graph, x));  // [3d, T·B]
     const auto part = [&](int64_t index) {
         return split_heads(graph, qkv, d_, n_head_, index, n_frames, batch);
     };
-    ggml_tensor* y = frames ? attention(graph, part(0), part(1), part(2), frames)
+    ggml_tensor* y = frames ? attention(graph, part(0), part(1), part(2), frames, window)
                             : attention(graph, part(0), part(1), part(2), nullptr);  // [d, T·B]
     x = out_(graph, y, Activation::None, x);
     return mlp_(graph, mlp_ln_(graph, x), x);
@@ -115,7 +115,8 @@ ggml_tensor* CausalBlock::attend(Graph& graph, ggml_tensor* x, const CausalConte
                                                                      qkv->nb[1], offset(n_head + n_kv_head)));
     q = ggml_view_4d(ctx, q, d_head, c.n_tokens, n_head, c.batch, q->nb[2], q->nb[1],
                      q->nb[2] * static_cast<size_t>(c.n_tokens), 0);
-    ggml_tensor* y = attention(graph, q, keys, values, c.mask, c.lengths);
+    ggml_tensor* y = c.mask ? attention(graph, q, keys, values, c.mask)
+                            : causal_attention(graph, q, keys, values, c.offsets);
     return out_(graph, y, Activation::None, x);
 }
 

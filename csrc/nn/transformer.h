@@ -23,8 +23,9 @@ class Mlp {
 class EncoderBlock {
    public:
     EncoderBlock(Weights weights, int64_t d, int64_t n_head, int64_t d_hidden);
+    /// Frames see those of their window of `window` frames only; 0: all.
     ggml_tensor* operator()(Graph& graph, ggml_tensor* x, int64_t n_frames, int64_t batch,
-                            const FrameMask& frames = {}) const;
+                            const FrameMask& frames = {}, int window = 0) const;
 
    private:
     int64_t d_, n_head_;
@@ -81,8 +82,8 @@ struct CausalContext {
     KvCache* cache;
     ggml_tensor* cells;      // I64 [n_tokens · batch]: where the new keys and values go
     ggml_tensor* positions;  // I32 [n_tokens · batch]: place of each token in its sequence
-    ggml_tensor* mask;       // F16 [n_kv, n_tokens, 1, batch], or null where `lengths` says it all
-    ggml_tensor* lengths;    // I32 [batch] of cells that are seen, or null; read by our own kernels only
+    ggml_tensor* mask;       // F16 [n_kv, n_tokens, 1, batch], or null: causal, with
+    ggml_tensor* offsets;    // I32 [batch]: cells before each sequence's first new token
 };
 
 /// x += attention(norm(x)) with normalised, rotated queries and keys; x += down(silu(gate) · up). Qwen3.

@@ -48,17 +48,18 @@ TEST_CASE("kv cache: a prompt may come in pieces, be rewound and read on") {
     CHECK(seen(cache, 0, 5) == "11110");
     CHECK(seen(cache, 2, 4) == "1100");
     CHECK(seen(cache, 3, 4) == "1110");
-    // One token to a window: the number of cells says what the mask says.
+    // With one hypothesis to a window the number of cells before it says what the mask says.
+    CHECK(cache.offsets() == (std::vector<int32_t>{3, 1}));
     cache.branch({{{0, 7}}, {{0, 7}}}, 1);
     CHECK(cache.cells() == (std::vector<int64_t>{4, 131}));
-    CHECK(cache.lengths() == (std::vector<int32_t>{5, 4}));
+    CHECK(cache.offsets() == (std::vector<int32_t>{4, 3}));
     // Window 1 forgets all but one token and reads another prompt; window 0 keeps what it has.
     cache.rewind(1, 1);
     cache.read(1, {2}, 2);
     CHECK(cache.cells() == (std::vector<int64_t>{129, 130}));
     CHECK(seen(cache, 1, 4) == "1110");
     cache.branch({{{0, 7}}, {{0, 7}}}, 1);
-    CHECK(cache.lengths() == (std::vector<int32_t>{6, 4}));
+    CHECK(cache.offsets() == (std::vector<int32_t>{5, 3}));
 }
 
 TEST_CASE("kv cache: a larger one takes over what a smaller one holds") {
@@ -79,7 +80,7 @@ TEST_CASE("kv cache: a larger one takes over what a smaller one holds") {
     CHECK(copied == values);
     large.branch({{{0, 7}}, {{0, 7}}}, 1);
     CHECK(large.cells() == (std::vector<int64_t>{3, 130}));
-    CHECK(large.lengths() == (std::vector<int32_t>{4, 3}));
+    CHECK(large.offsets() == (std::vector<int32_t>{3, 2}));
     // What no token has been written to is zeros, not whatever lay in the memory.
     ggml_backend_tensor_get(large.keys(0), copied.data(), cell * 60, cell);
     CHECK(copied == std::vector<float>(8));
