@@ -242,8 +242,8 @@ inline Keys keys_for(const RowTile& tile, int64_t first, int64_t n) {
     keys.packed = (begin - first) / kGroup * kGroup;
     keys.first = first + keys.packed;
     keys.n = end - keys.first;
-    keys.hidden = keys.first < tile.all.begin || end > tile.all.end ||
-                  (end < first + n && keys.n % kBlock != 0);  // whole blocks are computed
+    // Whole blocks are computed: behind the last key there may be one that the tile does not see.
+    keys.hidden = keys.first < tile.all.begin || end > tile.all.end || end < first + n;
     return keys;
 }
 

@@ -282,7 +282,7 @@ void check(const Problem& p, unsigned seed, double exact, double fast) {
                                 std::string(form->name) + ", " + p.name() + ": difference " +
                                     std::to_string(worst * 1e6) + "e-6");
         }
-        for (int threads : {2, 3}) CHECK(setup.run(*form, threads) == one);
+        CHECK(setup.run(*form, 2 + static_cast<int>(seed % 2)) == one);
     }
 }
 
@@ -417,8 +417,8 @@ TEST_CASE("attention: relative positions, every head size, odd counts") {
             check(p, seed++, kExact, kFastDistances);
         }
     }
-    Problem many{16, 1000, 1000, 1, 1, 1};  // several items for every number of threads, the ring goes round
-    many.positions = 1000;
+    Problem many{8, 1536, 1536, 2, 2, 1};  // items of the most tiles of rows: the ring of the table is full
+    many.positions = 1536;
     check(many, seed++, kExact, kFastDistances);
 }
 
