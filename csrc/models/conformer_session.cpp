@@ -57,9 +57,10 @@ struct Pass {
     ggml_tensor* output = nullptr;  // [n, T·B]
 };
 
-/// Quantised weights gave up more than values in BF16 do.
+/// Quantised weights gave up more than attention in BF16 does: Q8_0 moves the encoder's output by 0.6 % (the
+/// GigaAM of the tests) and 0.9 % (their Parakeet) with either, BF16 in an F32 model by 0.05 and 0.1 %.
 kernels::Precision precision_for(ggml_type weights) {
-    return ggml_is_quantized(weights) ? kernels::Precision::Mixed : kernels::Precision::F32;
+    return ggml_is_quantized(weights) ? kernels::Precision::Fast : kernels::Precision::F32;
 }
 
 void log_softmax_rows(std::vector<float>& rows, int64_t n) {
