@@ -8,7 +8,7 @@ Times come from the words where the segment has them, otherwise they are shared 
 from __future__ import annotations
 
 import unicodedata
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -41,11 +41,12 @@ UNSPACED = (
 
 @dataclass(frozen=True, slots=True)
 class Cue:
-    """One subtitle: milliseconds from the beginning of the file, and one or two lines."""
+    """One subtitle: milliseconds from the beginning of the file, one or two lines, and who says them."""
 
     start_ms: int
     end_ms: int
     lines: tuple[str, ...]
+    speaker: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,15 +60,31 @@ class _Unit:
     width: int
 
 
-def cues(segments: Iterable[Segment], duration: float) -> list[Cue]:
-    """The cues of all segments in order. Times never overlap, run backwards or leave the file."""
+def cues(segments: Iterable[Segment], duration: float, *, names: bool = False) -> list[Cue]:
+    """The cues of all segments in order. Times never overlap, run backwards or leave the file.
+
+    `names`: a segment begins with the name of its speaker, where that is known.
+    """
     limit = int(duration * 1000)
     made: list[Cue] = []
     for segment in segments:
         units = list(_units(segment))
+        if names and units and segment.speaker is not None:
+            units[:1] = _named(units[0], segment.speaker)
         for first, last in _partition(units):
-            made.append(_cue(units[first:last], made[-1].end_ms if made else 0, limit))
+            cue = _cue(units[first:last], made[-1].end_ms if made else 0, limit)
+            made.append(replace(cue, speaker=segment.speaker))
     return _held(made, limit)
+
+
+def _named(unit: _Unit, speaker: str) -> list[_Unit]:
+    """The piece after the name: in one, since they are read together, where a line has room for both."""
+    text = f"{' '.join(speaker.split())}: {unit.text}"
+    if text_width(text) <= LINE_WIDTH:
+        return [replace(unit, text=text, width=text_width(text))]
+    pieces = [piece for word in f"{speaker}:".split() for piece in _pieces(word)]
+    name = [_Unit(piece, i > 0, unit.start, unit.start, text_width(piece)) for i, piece in enumerate(pieces)]
+    return [*name, replace(unit, spaced=True)]
 
 
 def text_width(text: str) -> int:
@@ -87,7 +104,7 @@ def _held(made: Sequence[Cue], limit: int) -> list[Cue]:
     for index, cue in enumerate(made):
         room = made[index + 1].start_ms if index + 1 < len(made) else limit
         end = max(cue.end_ms, min(cue.start_ms + int(MIN_SECONDS * 1000), room))
-        held.append(Cue(cue.start_ms, end, cue.lines))
+        held.append(replace(cue, end_ms=end))
     return held
 
 

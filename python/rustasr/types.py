@@ -74,12 +74,31 @@ class Turn:
 
 
 @dataclass(frozen=True, slots=True)
+class Coverage:
+    """How much of the speech that a voice activity detector heard has text.
+
+    `speech_seconds` is all of it, `text_seconds` the part with text; `gaps` are (start, end) of longer
+    stretches of speech without any.
+    """
+
+    speech_seconds: float
+    text_seconds: float
+    gaps: tuple[tuple[float, float], ...] = ()
+
+    @property
+    def share(self) -> float:
+        """The part of the speech that has text, 0 to 1; 1 where nobody speaks."""
+        return self.text_seconds / self.speech_seconds if self.speech_seconds > 0 else 1.0
+
+
+@dataclass(frozen=True, slots=True)
 class TranscriptionResult:
     """The text of one recording, with its segments and how it was made.
 
     `duration` is the recording's length and `inference_seconds` the time spent on it, both in
     seconds; `language` is an ISO 639-1 code ("" when unknown). `warnings` are sentences for the
-    user: a truncated file, samples that were no numbers, and the like.
+    user: a truncated file, samples that were no numbers, and the like. `coverage` is None where no
+    voice activity detector listened, `turns` where nobody looked for speakers.
     """
 
     text: str
@@ -91,6 +110,8 @@ class TranscriptionResult:
     device: str = "cpu"
     language_probability: float | None = None
     warnings: tuple[str, ...] = ()
+    coverage: Coverage | None = None
+    turns: tuple[Turn, ...] | None = None
 
     @property
     def rtf(self) -> float:
@@ -139,4 +160,4 @@ class TranscriptionResult:
         return writers.to_tsv(self)
 
 
-__all__ = ["Segment", "Token", "TranscriptionResult", "Turn", "Word"]
+__all__ = ["Coverage", "Segment", "Token", "TranscriptionResult", "Turn", "Word"]

@@ -23,16 +23,20 @@ from rustasr.errors import OptionError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from rustasr.types import Segment, TranscriptionResult, Word
+    from rustasr.types import Coverage, Segment, TranscriptionResult, Turn, Word
 
 SCHEMA, SCHEMA_VERSION = "rustasr.transcript", 1
 
 
 def tidy(result: TranscriptionResult) -> TranscriptionResult:
-    """The same result with times in order: each starts where the one before has ended or later."""
-    clock = _Clock(result.duration)
+    """The same result with times in order: each starts where the one before has ended or later.
+
+    What two speakers say may overlap: each of them has times in order.
+    """
+    clocks: dict[str | None, _Clock] = {}
     segments = []
     for segment in result.segments:
+        clock = clocks.setdefault(segment.speaker, _Clock(result.duration))
         start, end = clock.span(segment.start, segment.end)
         inner = _Clock(end, start)
         words = None if segment.words is None else tuple(_tidy_word(word, inner) for word in segment.words)
@@ -80,8 +84,24 @@ def to_dict(result: TranscriptionResult) -> dict[str, Any]:
         "model": result.model_name,
         "device": result.device,
         "warnings": list(result.warnings),
+        "coverage": _coverage_dict(result.coverage),
+        "turns": None if result.turns is None else [_turn_dict(turn) for turn in result.turns],
         "segments": [_segment_dict(index, segment) for index, segment in enumerate(result.segments)],
     }
+
+
+def _coverage_dict(coverage: Coverage | None) -> dict[str, Any] | None:
+    if coverage is None:
+        return None
+    return {
+        "speech_seconds": _number(coverage.speech_seconds),
+        "text_seconds": _number(coverage.text_seconds),
+        "gaps": [{"start": _number(start), "end": _number(end)} for start, end in coverage.gaps],
+    }
+
+
+def _turn_dict(turn: Turn) -> dict[str, Any]:
+    return {"start": _number(turn.start), "end": _number(turn.end), "speaker": turn.speaker}
 
 
 def _segment_dict(index: int, segment: Segment) -> dict[str, Any]:
@@ -124,16 +144,24 @@ def to_json(result: TranscriptionResult, *, indent: int | None = 2) -> str:
 
 
 def to_text(result: TranscriptionResult) -> str:
-    """The text, one segment a line."""
+    """The text, one segment a line, after the name of its speaker where that is known."""
     if not result.segments:
         return result.text + "\n" if result.text else ""
-    return "".join(f"{line}\n" for line in (_one_line(s.text) for s in result.segments) if line)
+    return "".join(f"{_said(s)}\n" for s in result.segments if s.text.strip())
+
+
+def _said(segment: Segment) -> str:
+    text = _one_line(segment.text)
+    return text if segment.speaker is None else f"{segment.speaker}: {text}"
 
 
 def to_srt(result: TranscriptionResult) -> str:
-    """SubRip. The format has no escapes: an arrow in the text gets a space, so as not to be a time line."""
+    """SubRip. The format has no escapes: an arrow in the text gets a space, so as not to be a time line. A
+    segment with a speaker begins with the name.
+    """
     blocks = []
-    for number, cue in enumerate(subtitles.cues(tidy(result).segments, result.duration), 1):
+    cues = subtitles.cues(tidy(result).segments, result.duration, names=True)
+    for number, cue in enumerate(cues, 1):
         times = f"{_clock_text(cue.start_ms, ',')} --> {_clock_text(cue.end_ms, ',')}"
         text = "\n".join(cue.lines).replace("-->", "-- >")
         blocks.append(f"{number}\n{times}\n{text}\n")
@@ -141,23 +169,45 @@ def to_srt(result: TranscriptionResult) -> str:
 
 
 def to_vtt(result: TranscriptionResult) -> str:
-    """WebVTT, with the three characters escaped that its cue text gives a meaning."""
+    """WebVTT, with the three characters escaped that its cue text gives a meaning; speakers are voices."""
     blocks = ["WEBVTT\n"]
     for cue in subtitles.cues(tidy(result).segments, result.duration):
         times = f"{_clock_text(cue.start_ms, '.')} --> {_clock_text(cue.end_ms, '.')}"
-        text = "\n".join(cue.lines).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+        text = _escaped("\n".join(cue.lines))
+        if cue.speaker is not None:
+            text = f"<v {_escaped(_one_line(cue.speaker))}>{text}</v>"
         blocks.append(f"{times}\n{text}\n")
     return "\n".join(blocks)
 
 
+def _escaped(text: str) -> str:
+    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+
+
 def to_tsv(result: TranscriptionResult) -> str:
-    """start, end (milliseconds) and text, tab-separated, one segment a line under a header."""
+    """start, end (milliseconds) and text, tab-separated, one segment a line under a header; with speakers, a
+    column for them before the text.
+    """
     limit = int(result.duration * 1000)
-    rows = ["start\tend\ttext"]
+    has_speakers = any(segment.speaker is not None for segment in result.segments)
+    rows = ["start\tend\tspeaker\ttext" if has_speakers else "start\tend\ttext"]
     for segment in tidy(result).segments:
         start, end = (min(round(time * 1000), limit) for time in (segment.start, segment.end))
-        rows.append(f"{start}\t{end}\t{_one_line(segment.text)}")
+        speaker = f"{_one_line(segment.speaker or '')}\t" if has_speakers else ""
+        rows.append(f"{start}\t{end}\t{speaker}{_one_line(segment.text)}")
     return "\n".join(rows) + "\n"
+
+
+def to_rttm(result: TranscriptionResult, recording: str) -> str:
+    """The turns as RTTM under the name of the recording; where there are none, the speakers' segments."""
+    from rustasr.diarization.rttm import to_rttm as turns_to_rttm
+    from rustasr.types import Turn
+
+    turns = result.turns
+    if turns is None:
+        segments = (segment for segment in tidy(result).segments if segment.speaker is not None)
+        turns = tuple(Turn(segment.start, segment.end, str(segment.speaker)) for segment in segments)
+    return turns_to_rttm(turns, recording)
 
 
 def to_verbose(result: TranscriptionResult) -> str:
@@ -168,7 +218,7 @@ def to_verbose(result: TranscriptionResult) -> str:
     for segment in tidy(result).segments:
         start, end = (_clock_text(round(time * 1000), ".") for time in (segment.start, segment.end))
         flags = f"  ({', '.join(segment.flags)})" if segment.flags else ""
-        lines.append(f"[{start} --> {end}] {_one_line(segment.text)}{flags}")
+        lines.append(f"[{start} --> {end}] {_said(segment)}{flags}")
     language = result.language or "unknown"
     if result.language_probability is not None:
         language += f" ({result.language_probability:.0%})"
@@ -182,6 +232,9 @@ def to_verbose(result: TranscriptionResult) -> str:
         f"time      {result.inference_seconds:.2f} s (RTF {result.rtf:.4f})",
         f"memory    {'unknown' if peak is None else f'{peak / 2**20:.0f} MiB peak'}",
     ]
+    if (coverage := result.coverage) is not None:
+        heard = f"{coverage.speech_seconds:.2f} s, {coverage.share:.1%} with text"
+        lines.append(f"speech    {heard}")
     lines += [f"warning   {warning}" for warning in result.warnings]
     return "\n".join(lines) + "\n"
 
@@ -261,6 +314,7 @@ __all__ = [
     "tidy",
     "to_dict",
     "to_json",
+    "to_rttm",
     "to_srt",
     "to_text",
     "to_tsv",

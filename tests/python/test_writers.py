@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from rustasr import subtitles, writers
 from rustasr.errors import OptionError
-from rustasr.types import Segment, TranscriptionResult, Word
+from rustasr.types import Coverage, Segment, TranscriptionResult, Turn, Word
 
 SCHEMA = json.loads(files("rustasr").joinpath("schema/transcript-1.schema.json").read_text(encoding="utf-8"))
 TYPES: dict[str, Any] = {
@@ -86,6 +86,7 @@ segments = st.lists(
         times,
         texts,
         st.none() | words,
+        st.none() | st.sampled_from(["mic", "Ann Lee", "x" * 60, "<&>"]),
         confidence=st.none() | st.floats(0, 1),
         avg_logprob=st.none() | st.floats(),
     ),
@@ -99,6 +100,8 @@ results = st.builds(
     st.sampled_from([0.0, 0.3, 60.0]),
     st.floats(0, 100),
     st.just("m"),
+    coverage=st.none() | st.just(Coverage(9.0, 7.5, ((1.0, 2.5),))),
+    turns=st.none() | st.just((Turn(0.0, 2.0, "mic"), Turn(1.0, 3.0, "Ann Lee"))),
 )
 
 
@@ -113,14 +116,14 @@ def test_any_result_makes_a_valid_json_document(made: TranscriptionResult) -> No
 @settings(deadline=None, max_examples=150)
 @given(results)
 def test_times_never_overlap_run_backwards_or_leave_the_file(made: TranscriptionResult) -> None:
-    now = 0.0
+    now_of: dict[str | None, float] = {}
     for segment in writers.tidy(made).segments:
-        assert now <= segment.start <= segment.end <= made.duration
+        assert now_of.get(segment.speaker, 0.0) <= segment.start <= segment.end <= made.duration
         inner = segment.start
         for word in segment.words or ():
             assert inner <= word.start <= word.end <= segment.end
             inner = word.end
-        now = segment.end
+        now_of[segment.speaker] = segment.end
     now = 0
     for cue in subtitles.cues(writers.tidy(made).segments, made.duration):
         assert now <= cue.start_ms <= cue.end_ms <= made.duration * 1000
@@ -130,9 +133,19 @@ def test_times_never_overlap_run_backwards_or_leave_the_file(made: Transcription
 @settings(deadline=None, max_examples=150)
 @given(results)
 def test_subtitles_keep_every_character_within_reading_limits(made: TranscriptionResult) -> None:
-    cues = subtitles.cues(writers.tidy(made).segments, made.duration)
+    check_subtitles(made, names=False)
+    check_subtitles(made, names=True)
+
+
+def check_subtitles(made: TranscriptionResult, *, names: bool) -> None:
+    cues = subtitles.cues(writers.tidy(made).segments, made.duration, names=names)
     written = "".join("".join(line.split()) for cue in cues for line in cue.lines)
-    assert written == "".join("".join(segment.text.split()) for segment in made.segments)
+    wanted = ""
+    for segment in made.segments:
+        if names and segment.speaker is not None and segment.text.strip():
+            wanted += f"{segment.speaker}:"
+        wanted += segment.text
+    assert written == "".join(wanted.split())
     for cue in cues:
         assert 1 <= len(cue.lines) <= 2
         assert all(line == line.strip() and 0 < len(line) <= 42 for line in cue.lines)
@@ -142,23 +155,28 @@ def test_subtitles_keep_every_character_within_reading_limits(made: Transcriptio
 @settings(deadline=None, max_examples=100)
 @given(results)
 def test_srt_and_vtt_can_be_parsed_back(made: TranscriptionResult) -> None:
-    cues = subtitles.cues(writers.tidy(made).segments, made.duration)
+    cues = subtitles.cues(writers.tidy(made).segments, made.duration, names=True)
     # A text may hold any control character, but a line feed is the writer's alone.
     blocks = [block for block in writers.to_srt(made).split("\n\n") if block.strip("\n")]
     assert [block.split("\n")[0] for block in blocks] == [str(i + 1) for i in range(len(cues))]
     assert all(len(block.strip("\n").split("\n")) in (3, 4) for block in blocks)
     assert writers.to_srt(made).count(" --> ") == len(cues)
     vtt = writers.to_vtt(made)
-    assert vtt.startswith("WEBVTT\n") and vtt.count("-->") == len(cues)
+    voiceless = subtitles.cues(writers.tidy(made).segments, made.duration)
+    assert vtt.startswith("WEBVTT\n") and vtt.count("-->") == len(voiceless)
+    assert vtt.count("<v ") == vtt.count("</v>") == sum(cue.speaker is not None for cue in voiceless)
 
 
 @settings(deadline=None, max_examples=60)
 @given(results)
-def test_tsv_has_three_columns_in_every_row(made: TranscriptionResult) -> None:
+def test_tsv_has_as_many_columns_in_every_row(made: TranscriptionResult) -> None:
     rows = writers.to_tsv(made).removesuffix("\n").split("\n")
-    assert rows[0] == "start\tend\ttext" and len(rows) == len(made.segments) + 1
+    has_speakers = any(segment.speaker for segment in made.segments)
+    assert rows[0].split("\t") == ["start", "end", *(["speaker"] if has_speakers else []), "text"]
+    assert len(rows) == len(made.segments) + 1
     for row in rows[1:]:
-        start, end, _ = row.split("\t")
+        start, end, *rest = row.split("\t")
+        assert len(rest) == 1 + has_speakers
         assert 0 <= int(start) <= int(end) <= made.duration * 1000
 
 
@@ -216,6 +234,56 @@ def test_srt_looks_like_srt() -> None:
 def test_vtt_escapes_markup() -> None:
     made = result(Segment(0.0, 2.0, "a < b & c --> d"))
     assert "00:00:00.000 --> 00:00:02.000\na &lt; b &amp; c --&gt; d\n" in writers.to_vtt(made)
+
+
+CALL = (
+    Segment(0.0, 3.0, "Good morning, what can I do for you?", speaker="agent"),
+    Segment(2.5, 3.5, "Hello.", speaker="caller"),
+    Segment(4.0, 5.0, "(noise)"),
+)
+
+
+def test_speakers_are_in_every_format() -> None:
+    made = replace(result(*CALL), turns=(Turn(0.0, 3.0, "agent"), Turn(2.5, 3.5, "caller")))
+    assert writers.to_text(made) == "agent: Good morning, what can I do for you?\ncaller: Hello.\n(noise)\n"
+    assert writers.to_tsv(made).split("\n")[:3] == [
+        "start\tend\tspeaker\ttext",
+        "0\t3000\tagent\tGood morning, what can I do for you?",
+        "2500\t3500\tcaller\tHello.",
+    ]
+    assert "\nagent: Good morning,\nwhat can I do for you?\n" in writers.to_srt(made)
+    assert "\ncaller: Hello.\n" in writers.to_srt(made)
+    assert "\n<v agent>Good morning, what can I do for you?</v>\n" in writers.to_vtt(made)
+    assert "\n(noise)\n" in writers.to_vtt(made)
+    assert "[00:00:02.500 --> 00:00:03.500] caller: Hello.\n" in writers.to_verbose(made)
+    document = writers.to_dict(made)
+    assert [segment["speaker"] for segment in document["segments"]] == ["agent", "caller", None]
+    assert document["segments"][1]["start"] == 2.5, "two speakers may talk at once"
+    assert document["turns"][1] == {"start": 2.5, "end": 3.5, "speaker": "caller"}
+
+
+def test_rttm_has_the_turns_or_else_the_segments() -> None:
+    line = "SPEAKER call 1 {} <NA> <NA> {} <NA> <NA>\n".format
+    made = result(*CALL)
+    assert writers.to_rttm(made, "call") == line("0.000 3.000", "agent") + line("2.500 1.000", "caller")
+    turned = replace(made, turns=(Turn(0.25, 3.5, "agent"),))
+    assert writers.to_rttm(turned, "call") == line("0.250 3.250", "agent")
+
+
+def test_a_name_too_long_for_its_line_is_broken_like_text() -> None:
+    (cue,) = subtitles.cues([Segment(0, 4, "Yes.", speaker="A" * 43)], 5.0, names=True)
+    assert cue.lines == ("A" * 42, "A: Yes.")
+
+
+def test_coverage_is_written_with_its_gaps() -> None:
+    made = replace(result(Segment(0, 4, "text")), coverage=Coverage(8.0, 6.0, ((5.0, 7.0),)))
+    assert writers.to_dict(made)["coverage"] == {
+        "speech_seconds": 8.0,
+        "text_seconds": 6.0,
+        "gaps": [{"start": 5.0, "end": 7.0}],
+    }
+    assert "speech    8.00 s, 75.0% with text\n" in writers.to_verbose(made)
+    assert writers.to_dict(result())["coverage"] is None
 
 
 def test_text_has_one_segment_a_line_and_no_blank_ones() -> None:
