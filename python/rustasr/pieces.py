@@ -1,9 +1,9 @@
 """Piece tables: the characters or SentencePiece pieces of a CTC or transducer model, by id.
 
 The table travels in the GGUF (`tokenizer.*`). Turning ids into text needs nothing else; turning text into
-ids (for hotwords) needs the scores of the pieces as well, and follows SentencePiece's two models: merges
-by score (BPE) or the likeliest segmentation (unigram). https://github.com/google/sentencepiece, Kudo and
-Richardson 2018, arXiv:1808.06226.
+ids (for hotwords) follows SentencePiece's two models: merges in the order they were learnt (BPE) or the
+likeliest segmentation by the scores of the pieces (unigram). github.com/google/sentencepiece; Kudo
+and Richardson 2018, arXiv:1808.06226.
 """
 
 from __future__ import annotations
@@ -102,17 +102,22 @@ class PieceTable:
         return {piece: i for i, piece in enumerate(self.pieces) if self.types[i] in usable}
 
     def _score(self, piece: str) -> float | None:
+        """How good a piece is; the pieces of a BPE are in the order of their merges, the best first."""
         token = self._by_piece.get(piece)
+        if token is None:
+            return None
+        if self._model == "bpe":
+            return -float(token)
         scores: Any = self._scores
         if scores is None:
             raise ModelFileError(
                 "metadata key tokenizer.scores: expected the scores of the pieces, which hotwords need, "
                 "found none; convert the model again"
             )
-        return None if token is None else float(scores[token])
+        return float(scores[token])
 
     def _merged(self, text: str) -> list[str]:
-        """BPE: join the neighbours whose union scores best, the leftmost of equals, until none is a piece."""
+        """BPE: join the neighbours whose union is the best piece, leftmost of equals, while there is one."""
         units = list(text)
         while len(units) > 1:
             scored = [

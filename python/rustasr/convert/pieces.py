@@ -37,7 +37,8 @@ _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 class Pieces:
     """`kind` is "sentencepiece" (`▁` marks a space) or "characters"; `types` are SentencePiece's.
 
-    `model` is "bpe" or "unigram" where `scores` say how text is cut into pieces, else "".
+    `model` says how text is cut into pieces: "bpe" by merging the pair whose piece has the lowest id (merges
+    are listed in the order they were learnt), "unigram" by `scores`; "" where that is not known.
     """
 
     kind: str
@@ -56,6 +57,7 @@ class Pieces:
         }
         if self.model:
             fields["tokenizer.model_type"] = Field("str", self.model)
+        if self.model == "unigram":
             fields["tokenizer.scores"] = Field("arr_f32", list(self.scores))
         return fields
 
@@ -127,7 +129,7 @@ def tokenizer_json(data: dict[str, Any], where: str) -> Pieces:
     name, scores = "", list[float]()
     if isinstance(vocabulary, dict):  # BPE: {piece: id}
         texts, unknown = _in_id_order(vocabulary, where), vocabulary.get(str(model.get("unk_token")))
-        name, scores = "bpe", _merge_scores(model.get("merges"), texts)
+        name = "bpe"
     elif isinstance(vocabulary, list):  # Unigram: [[piece, score], ...]
         texts = [item[0] if isinstance(item, list) and item else None for item in vocabulary]
         unknown = model.get("unk_id")
@@ -146,16 +148,6 @@ def tokenizer_json(data: dict[str, Any], where: str) -> Pieces:
             UNKNOWN if index == unknown else BYTE if is_byte else USER_DEFINED if text in whole else NORMAL
         )
     return _sentencepieces([str(text) for text in texts], types, where, name, scores)
-
-
-def _merge_scores(merges: Any, texts: Sequence[str | None]) -> list[float]:
-    """A piece scores as its first merge ranks, the earlier the better; what no merge makes comes last."""
-    rank: dict[str, int] = {}
-    for index, merge in enumerate(merges if isinstance(merges, list) else []):
-        parts = merge.split(" ") if isinstance(merge, str) else merge
-        if isinstance(parts, list) and len(parts) == 2 and all(isinstance(part, str) for part in parts):
-            rank.setdefault("".join(parts), index)
-    return [-float(rank.get(text or "", len(rank))) for text in texts]
 
 
 def _score(item: Any) -> float:
