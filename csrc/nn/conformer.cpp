@@ -70,7 +70,10 @@ ConformerConfig ConformerConfig::read(const GgufFile& file) {
            "conformer.subsampling_factor", "a power of two above 1", c.subsampling_factor);
     expect(c.n_mels >= c.subsampling_factor, file, "frontend.n_mels",
            "at least conformer.subsampling_factor (" + std::to_string(c.subsampling_factor) + ")", c.n_mels);
-    if (c.subsampling != SubsamplingKind::DepthwiseStriding) {
+    if (c.subsampling == SubsamplingKind::DepthwiseStriding) {
+        expect(c.subsampling_factor > 2, file, "conformer.subsampling_factor", "4 or more with dw_striding",
+               c.subsampling_factor);
+    } else {
         expect(c.subsampling_channels == c.d_model, file, "conformer.subsampling_channels",
                "conformer.d_model (" + std::to_string(c.d_model) + ")", c.subsampling_channels);
     }
@@ -176,13 +179,11 @@ class DepthwiseStridingSubsampling final : public Subsampling {
     }
 
     ggml_tensor* operator()(Graph& graph, ggml_tensor* mel, const ConformerBatch& batch) const override {
-        ggml_tensor* x = depthwise_.empty() ? input_(graph, mel, Activation::Relu) : nullptr;
-        for (size_t i = 0; i < depthwise_.size(); ++i) {
-            x = i ? depthwise_[i](graph, x, batch.masks[i + 1])
-                  : depthwise_[i].after(input_, graph, mel, batch.masks[i + 1]);
-            x = pointwise_[i](graph, x, Activation::Relu);
+        ggml_tensor* x = depthwise_[0].after(input_, graph, mel, batch.masks[1]);
+        x = pointwise_[0](graph, x, Activation::Relu);
+        for (size_t i = 1; i < depthwise_.size(); ++i) {
+            x = pointwise_[i](graph, depthwise_[i](graph, x, batch.masks[i + 1]), Activation::Relu);
         }
-        GGML_ASSERT(x);
         return flatten(graph, out_, x);
     }
 

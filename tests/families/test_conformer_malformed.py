@@ -76,6 +76,7 @@ MISFITS: list[tuple[str, str, Any, str]] = [
     (V3, "conformer.conv_norm", "batch_norm", r"conv_norm: expected one of layer_norm, none"),
     (V3, "conformer.subsampling", "dw_striding", r"subsampling: GigaAM has conv1d or conv2d"),
     (PARAKEET, "conformer.subsampling", "conv1d", r"subsampling_channels: expected conformer\.d_model"),
+    (PARAKEET, "conformer.subsampling_factor", 2, r"subsampling_factor: expected 4 or more with dw_striding"),
     (PARAKEET, "conformer.attention", "rotary", r"rope_base"),
     (V3, "head.type", "aed", r"head\.type: expected .*ctc.*found \"aed\""),
     (V3, "head.blank_id", 0, r"head\.blank_id\": expected a u32 from 10 to 10, found 0"),
