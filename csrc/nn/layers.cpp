@@ -39,7 +39,12 @@ ggml_tensor* Linear::operator()(Graph& graph, LinearInput& x, Activation activat
         return kernels::q8_linear(ctx, weight_.tensor, weight_.k, weight_.n, x.quantized, bias_, activation,
                                   residual, scale);
     }
-    ggml_tensor* y = ggml_mul_mat(ctx, weight_.tensor, x.plain);
+    ggml_tensor* rows = x.plain;
+    // ggml's repacked products take no batches of matrices.
+    const bool flat = repacked() && rows->ne[3] > 1;
+    if (flat) rows = ggml_reshape_2d(ctx, ggml_cont(ctx, rows), weight_.k, ggml_nrows(rows));
+    ggml_tensor* y = ggml_mul_mat(ctx, weight_.tensor, rows);
+    if (flat) y = ggml_reshape_4d(ctx, y, weight_.n, x.plain->ne[1], x.plain->ne[2], x.plain->ne[3]);
     if (graph.cpu_kernels() && residual && activation == Activation::None)
         return kernels::add_scaled(ctx, y, bias_, scale, residual);
     y = activate(graph, y, bias_, activation);
