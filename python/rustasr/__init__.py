@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from rustasr.model import AsrModel, load_model
     from rustasr.progress import PartialText, Progress
     from rustasr.types import Segment, Token, TranscriptionResult, Word
+    from rustasr.vad import SileroOptions, Span, Vad, WebRtcOptions, load_vad
 
 _LAZY = {
     "AsrModel": "rustasr.model",
@@ -50,13 +51,18 @@ _LAZY = {
     "Progress": "rustasr.progress",
     "QwenOptions": "rustasr.families.qwen3_asr",
     "Segment": "rustasr.types",
+    "SileroOptions": "rustasr.vad",
+    "Span": "rustasr.vad",
     "Token": "rustasr.types",
     "TranscriptionResult": "rustasr.types",
+    "Vad": "rustasr.vad",
+    "WebRtcOptions": "rustasr.vad",
     "WhisperOptions": "rustasr.families.whisper",
     "Word": "rustasr.types",
     "load_aligner": "rustasr.aligner",
     "load_audio": "rustasr.audio",
     "load_model": "rustasr.model",
+    "load_vad": "rustasr.vad",
     "open_audio": "rustasr.audio",
 }
 
@@ -129,15 +135,20 @@ __all__ = [
     "QwenOptions",
     "RustAsrError",
     "Segment",
+    "SileroOptions",
+    "Span",
     "Token",
     "TranscriptionError",
     "TranscriptionResult",
     "UnsupportedModelError",
+    "Vad",
+    "WebRtcOptions",
     "WhisperOptions",
     "Word",
     "errors",
     "load_aligner",
     "load_audio",
     "load_model",
+    "load_vad",
     "open_audio",
 ]

@@ -15,7 +15,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Protocol, TypeAlias
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -77,6 +78,33 @@ def arrange(spans: Iterable[Span], *, gap: int = 0, longest: int = 0) -> list[Sp
         for span in joined
         for start in range(span.start, span.end, longest)
     ]
+
+
+def load_vad(
+    name_or_path: str | Path,
+    options: WebRtcOptions | SileroOptions | None = None,
+    *,
+    device: str = "cpu",  # noqa: ARG001
+    threads: int = 1,  # noqa: ARG001
+) -> Vad:
+    """A detector of speech by its name: "webrtc".
+
+    `options` are those of the detector. `device` and `threads` are a network's; WebRTC has none.
+
+    Raises OptionError for another name, for another detector's options, and where a package is missing.
+    """
+    if str(name_or_path).lower() == "webrtc":
+        return WebRtcVad(_options(WebRtcOptions, options, "webrtc"))
+    raise OptionError(f"vad: expected webrtc, found {str(name_or_path)!r}")
+
+
+T = TypeVar("T")
+
+
+def _options(wanted: type[T], options: object, name: str) -> T | None:
+    if options is None or isinstance(options, wanted):
+        return options
+    raise OptionError(f"vad {name}: expected {wanted.__name__}, found {type(options).__name__}")
 
 
 # --- WebRTC
@@ -370,6 +398,7 @@ __all__ = [
     "WebRtcVad",
     "arrange",
     "flags_to_spans",
+    "load_vad",
     "padded",
     "speech_timestamps",
 ]

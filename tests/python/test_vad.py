@@ -26,6 +26,7 @@ from rustasr.vad import (
     WebRtcVad,
     arrange,
     flags_to_spans,
+    load_vad,
     speech_timestamps,
 )
 from vad_tracks import random_track
@@ -252,3 +253,20 @@ def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "webrtcvad", None)
     with pytest.raises(OptionError, match=r"webrtcvad-wheels.*rustasr\[vad\]"):
         WebRtcVad()
+
+
+# --- by name
+
+
+def test_a_detector_is_loaded_by_its_name() -> None:
+    pytest.importorskip("webrtcvad")
+    vad = load_vad("webrtc", WebRtcOptions(mode=3))
+    samples = load_audio(DATA / "jfk.flac")
+    assert vad.speech([samples]) == [(0, 74400), (78240, 124800), (128640, 175680)]
+
+
+def test_unknown_detectors_and_options_of_another_one_are_refused() -> None:
+    with pytest.raises(OptionError, match="vad: expected webrtc.*found 'energy'"):
+        load_vad("energy")
+    with pytest.raises(OptionError, match="vad webrtc: expected WebRtcOptions, found SileroOptions"):
+        load_vad("webrtc", SileroOptions())
