@@ -224,3 +224,43 @@ def asr(gguf: Callable[[str, str], Path]) -> Callable[[str, str], Any]:
         return loaded[name, qtype]
 
     return load
+
+
+EVERY_FAMILY = (
+    "tiny.en",
+    "gigaam-micro-ctc",
+    "gigaam-micro-e2e-rnnt",
+    "parakeet-micro-tdt",
+    "qwen3-asr-micro",
+)
+
+
+@pytest.fixture(scope="session")
+def any_model(request: pytest.FixtureRequest) -> Callable[[str], Any]:
+    """`any_model(name)`: one of EVERY_FAMILY, ready to transcribe, loaded once per session."""
+    import rustasr
+
+    loaded: dict[str, Any] = {}
+
+    def load(name: str) -> Any:
+        if name == "tiny.en":
+            return request.getfixturevalue("asr")("tiny.en", "q8_0")
+        if name not in loaded:
+            path = request.getfixturevalue("micro_gguf")(name)
+            loaded[name] = rustasr.load_model(path, device="cpu", threads=THREADS)
+        return loaded[name]
+
+    return load
+
+
+@pytest.fixture(scope="session")
+def two_clips(request: pytest.FixtureRequest) -> Callable[[str], list[Path]]:
+    """`two_clips(name)`: recordings of a few seconds that this model of EVERY_FAMILY understands."""
+
+    def find(name: str) -> list[Path]:
+        if name == "tiny.en":
+            return sorted((request.getfixturevalue("shared_audio") / "en").glob("*.flac"))[:2]
+        folder = request.getfixturevalue("shared_micro") / name / "dev"
+        return sorted(path for path in folder.iterdir() if path.suffix in (".flac", ".wav"))[:2]
+
+    return find

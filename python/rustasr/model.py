@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from rustasr.progress import FileProgress, ProgressCallback, TextCallback
     from rustasr.registry import ModelInfo
     from rustasr.types import TranscriptionResult
+    from rustasr.vad import Vad
 
 FAMILIES = {
     "whisper": "rustasr.families.whisper:Whisper",
@@ -58,6 +59,7 @@ class AsrModel(Protocol):
         options: Any = None,
         *,
         align: str | Path | ForcedAligner | None = None,
+        vad: str | Vad | None = None,
         on_text: TextCallback | None = None,
         progress: ProgressCallback | None = None,
         **option_overrides: Any,

@@ -138,6 +138,10 @@ class PackedSource:
             parts.append(replace(part, start=start, end=end, words=words, timed_tokens=timed))
         return parts
 
+    def moment(self, packed_s: float, duration: float) -> float:
+        """The second of the recording that a second of the packed one is."""
+        return self._regions[self._owner(packed_s, packed_s)].time(packed_s, duration)
+
     def _moved(self, item: Timed, duration: float) -> Timed:
         region = self._regions[self._owner(item.start, item.end)]
         return replace(item, start=region.time(item.start, duration), end=region.time(item.end, duration))

@@ -32,13 +32,15 @@ class Bar:
 
     def audio(self, progress: Progress) -> None:
         """A `rustasr.progress.ProgressCallback`: seconds of audio."""
-        self.update(progress.done_s, progress.total_s)
+        self.update(progress.done_s, progress.total_s, seconds_left=progress.eta_s)
 
     def file(self, done: int, total: int, what: str) -> None:
         """A `rustasr.progress.FileProgress`: bytes or tensors."""
         self.update(done, total or None, what)
 
-    def update(self, done: float, total: float | None, what: str | None = None) -> None:
+    def update(
+        self, done: float, total: float | None, what: str | None = None, seconds_left: float | None = None
+    ) -> None:
         if not self._wanted:
             return
         if self._rich is None:
@@ -47,16 +49,14 @@ class Bar:
             self._start(total)
         assert self._rich is not None and self._task is not None
         title = self._title if what is None else f"{self._title}: {what}"
-        left = self._time_left(done, total)
+        left = _clock(self._time_left(done, total) if seconds_left is None else seconds_left)
         self._rich.update(self._task, completed=done, total=total, description=_shorten(title), left=left)
 
-    def _time_left(self, done: float, total: float | None) -> str:
+    def _time_left(self, done: float, total: float | None) -> float | None:
         """From the mean speed since the beginning: steadier than the speed of the last seconds."""
         if not total or done <= 0:
-            return ""
-        seconds = round((total - done) * (time.monotonic() - self._began) / done)
-        hours, minutes = divmod(max(0, seconds) // 60, 60)
-        return f"{hours}:{minutes:02d}:{max(0, seconds) % 60:02d} left"
+            return None
+        return (total - done) * (time.monotonic() - self._began) / done
 
     def _start(self, total: float | None) -> None:
         from rich.console import Console
@@ -81,6 +81,13 @@ class Bar:
     ) -> None:
         if self._rich is not None:
             self._rich.stop()
+
+
+def _clock(seconds_left: float | None) -> str:
+    if seconds_left is None:
+        return ""
+    minutes, seconds = divmod(max(0, round(seconds_left)), 60)
+    return f"{minutes // 60}:{minutes % 60:02d}:{seconds:02d} left"
 
 
 def _shorten(text: str, width: int = 40) -> str:

@@ -15,6 +15,7 @@ from rustasr.cli.interrupt import Worker
 from rustasr.cli.live import LiveText
 from rustasr.cli.outputs import Outputs
 from rustasr.cli.parameters import decoding_options, given_options, model_options
+from rustasr.cli.vad_parameters import take_vad, vad_options
 from rustasr.errors import AudioError, Cancelled, TranscriptionError, UnsupportedModelError
 from rustasr.writers import FORMATS
 
@@ -56,6 +57,7 @@ ESTIMATED = (
     metavar="MODEL",
     help="A forced aligner, which times every word of any model's text: qwen3-forced-aligner-0.6b.",
 )
+@vad_options("none")
 @click.option("--stream-text", is_flag=True, help="Show the text as it comes in.")
 @click.option("--progress/--no-progress", default=None, help="Progress bar; default: on a terminal.")
 @click.option("--quiet", "-q", is_flag=True, help="Nothing on standard error but errors.")
@@ -87,6 +89,7 @@ def command(
       rustasr transcribe interview.m4a --language de --timestamps word --format json
       rustasr transcribe talk.mp3 --model qwen3-asr-0.6b --stream-text -o talk.txt
       rustasr transcribe talk.mp3 --model qwen3-asr-0.6b --align qwen3-forced-aligner-0.6b -o talk.srt
+      rustasr transcribe meeting.wav --vad webrtc --min-silence-ms 500 --format json
       rustasr transcribe vortrag.ogg --task translate --model whisper-base
       ffmpeg -i film.mkv -f wav - | rustasr transcribe - --format vtt
     """
@@ -100,7 +103,9 @@ def command(
         raise click.UsageError("--resume looks at output files: give -o FILE or --output-dir DIR")
     if values.get("timestamps") == "none" and (timed := [kind for kind in outputs.formats if kind in TIMED]):
         raise click.UsageError(f"--timestamps none leaves nothing to write into {timed[0]}")
+    vad = take_vad(ctx, values)
     options = given_options(ctx, values) | ({} if align is None else {"align": align})
+    options |= {} if vad is None else {"vad": vad}
     live = _Live.of(outputs) if stream_text else None
     job = _Job(outputs, channel, options, False if quiet or live else progress, quiet, resume, live)
     ctx.exit(job.run(recordings, values))

@@ -16,8 +16,10 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 from rustasr.audio import SAMPLE_RATE, AudioInput, open_audio
 from rustasr.errors import Cancelled, OptionError
+from rustasr.longform import spans_of
 from rustasr.options import Options
-from rustasr.progress import PartialText, Progress, ProgressCallback, TextCallback
+from rustasr.progress import PartialText, Progress, ProgressCallback, TextCallback, Timed, part
+from rustasr.speech_only import SpeechOnly, find_speech
 from rustasr.streaming import TextStream
 
 if TYPE_CHECKING:
@@ -32,11 +34,14 @@ if TYPE_CHECKING:
     from rustasr.audio import AudioSource
     from rustasr.registry import ModelInfo
     from rustasr.types import Segment, TranscriptionResult
+    from rustasr.vad import Vad
 
 OptionsT = TypeVar("OptionsT", bound=Options)
 RunT = TypeVar("RunT", bound="Run")
 
-ALIGNER_SHARE = 0.25  # of the progress, when there is an aligner
+VAD_SHARE = 0.05  # of the progress, when speech is looked for first
+ALIGNER_SHARE = 0.25  # of the rest, when there is an aligner
+READ_SECONDS = 10.0
 INTERRUPTED = "the transcription was interrupted: what follows the last segment is missing"
 
 
@@ -51,6 +56,7 @@ class Run:
     duration: float = 0.0
     on_text: TextCallback | None = None
     aligner: ForcedAligner | None = None
+    speech: SpeechOnly | None = None  # where only the speech is heard, `source` is that of this
 
     def check(self) -> None:
         """Raises Cancelled once the run was cancelled."""
@@ -62,6 +68,16 @@ class Run:
         for block in self.source.blocks(block_s):
             self.check()
             yield block
+
+    def restoring(self, report: ProgressCallback) -> ProgressCallback:
+        """`report` in the times of the recording, for who works on `source`."""
+        return report if self.speech is None else self.speech.progress(report)
+
+    def restored(self, result: TranscriptionResult) -> TranscriptionResult:
+        """A result of `source` in the times of the recording, with its coverage."""
+        if self.speech is None:
+            return result
+        return self.speech.covered(self.speech.result(result))
 
     @property
     def seconds(self) -> float:
@@ -90,6 +106,7 @@ class Family(ABC, Generic[OptionsT, RunT]):
         self._local = threading.local()
         self._runs: set[RunT] = set()
         self._aligners: dict[str, ForcedAligner] = {}
+        self._vads: dict[str, Vad] = {}
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.name} on {self.core.device}>"
@@ -100,6 +117,7 @@ class Family(ABC, Generic[OptionsT, RunT]):
         options: OptionsT | None = None,
         *,
         align: str | Path | ForcedAligner | None = None,
+        vad: str | Vad | None = None,
         on_text: TextCallback | None = None,
         progress: ProgressCallback | None = None,
         **option_overrides: Any,
@@ -110,9 +128,11 @@ class Family(ABC, Generic[OptionsT, RunT]):
         samples [n] at 16 kHz, or an AudioSource. `option_overrides` are fields of the family's options
         that replace those of `options`. `progress` is called after every round of windows.
 
-        `align` names a forced aligner (or is one), which gives the result words with times, whatever the
-        family; it is loaded on first use, on this model's device. `on_text` is told the text as it comes
-        in, token by token or window by window, as the family has it.
+        `vad` names a voice activity detector (see `rustasr.vad.load_vad`) or is one: the model then hears
+        nothing but speech, and the result says how much of it has text (`coverage`). `align` names a forced
+        aligner (or is one), which gives the result words with times, whatever the family; it is loaded on
+        first use, on this model's device. `on_text` is told the text as it comes in, token by token or
+        window by window, as the family has it.
 
         Raises AudioError, OptionError (also where this model cannot do what is asked), TranscriptionError;
         Cancelled when `cancel` was called, carrying the segments so far, as does the KeyboardInterrupt of
@@ -121,23 +141,26 @@ class Family(ABC, Generic[OptionsT, RunT]):
         chosen: Any = options if options is not None else self.options_class()
         chosen = chosen.override(**option_overrides)
         aligner = self._aligner(align, chosen.timestamps)
-        run = self._begin(chosen, audio)
+        detector = self._vad(vad)
+        # Places are cut out of the speech, not out of what a family hears.
+        clips = chosen.clip_timestamps if detector is not None else ()
+        run = self._begin(chosen.override(clip_timestamps=()) if clips else chosen, audio)
         run.on_text, run.aligner = on_text, aligner
-        report = progress or _no_progress
+        report: ProgressCallback = Timed(progress or _no_progress)
         self._runs.add(run)
         try:
-            self._transcribe(run, self._reporter(run, report if aligner is None else _first_part(report)))
-            if aligner is not None:
-                return self._aligned(run, aligner, report)
+            if detector is None:
+                return self._heard(run, report)
+            self._leave_speech(run, detector, clips, part(report, 0.0, VAD_SHARE))
+            return self._heard(run, part(report, VAD_SHARE, 1.0))
         except (Cancelled, KeyboardInterrupt) as stop:
-            partial = self._result(run, interrupted=True)
+            partial = run.restored(self._result(run, interrupted=True))
             if isinstance(stop, Cancelled):
                 raise Cancelled(partial=partial) from None
             stop.partial = partial  # type: ignore[attr-defined]
             raise
         finally:
             self._runs.discard(run)
-        return self._result(run, interrupted=False)
 
     def stream(
         self,
@@ -145,6 +168,7 @@ class Family(ABC, Generic[OptionsT, RunT]):
         options: OptionsT | None = None,
         *,
         align: str | Path | ForcedAligner | None = None,
+        vad: str | Vad | None = None,
         progress: ProgressCallback | None = None,
         **option_overrides: Any,
     ) -> TextStream:
@@ -161,7 +185,7 @@ class Family(ABC, Generic[OptionsT, RunT]):
                 report(progress)
 
             return self.transcribe(
-                audio, options, align=align, on_text=stream.put, progress=tell, **option_overrides
+                audio, options, align=align, vad=vad, on_text=stream.put, progress=tell, **option_overrides
             )
 
         return TextStream(work)
@@ -171,6 +195,28 @@ class Family(ABC, Generic[OptionsT, RunT]):
         for run in list(self._runs):
             run.cancelled.set()
             run.session.cancel()
+
+    def _leave_speech(self, run: RunT, vad: Vad, clips: Sequence[float], report: ProgressCallback) -> None:
+        """The run goes on with the speech of its recording alone, and of the clips where there are any."""
+
+        def blocks() -> Iterator[NDArray[np.float32]]:
+            for n_blocks, block in enumerate(run.blocks(READ_SECONDS)):
+                report(Progress(n_blocks * READ_SECONDS, run.source.duration))
+                yield block
+
+        speech = find_speech(vad, blocks())
+        run.speech = SpeechOnly(run.source, speech.within(spans_of(clips)))
+        run.source = run.speech.source
+        run.on_text = None if run.on_text is None else run.speech.text(run.on_text)
+
+    def _heard(self, run: RunT, report: ProgressCallback) -> TranscriptionResult:
+        """Transcribe and align what the run is about; the result has the recording's times."""
+        share = 1.0 if run.aligner is None else 1 - ALIGNER_SHARE
+        self._transcribe(run, self._reporter(run, run.restoring(part(report, 0.0, share))))
+        result = self._result(run, interrupted=False)
+        if run.aligner is not None:
+            result = self._aligned(run, run.aligner, result, run.restoring(part(report, share, 1.0)))
+        return run.restored(result)
 
     @abstractmethod
     def _begin(self, options: OptionsT, audio: AudioInput) -> RunT:
@@ -204,6 +250,16 @@ class Family(ABC, Generic[OptionsT, RunT]):
 
         return tell
 
+    def _vad(self, vad: str | Vad | None) -> Vad | None:
+        """The detector that was named, loaded once."""
+        if not isinstance(vad, str):
+            return vad
+        from rustasr.vad import load_vad
+
+        if vad not in self._vads:
+            self._vads[vad] = load_vad(vad)
+        return self._vads[vad]
+
     def _aligner(self, align: str | Path | ForcedAligner | None, timestamps: str) -> ForcedAligner | None:
         """The aligner that was named, loaded once; OptionError where times and aligner do not agree."""
         if align is None:
@@ -224,17 +280,16 @@ class Family(ABC, Generic[OptionsT, RunT]):
             self._aligners[key] = load_aligner(align, self.core.device, self.core.threads)
         return self._aligners[key]
 
-    def _aligned(self, run: RunT, aligner: ForcedAligner, report: ProgressCallback) -> TranscriptionResult:
+    def _aligned(
+        self, run: RunT, aligner: ForcedAligner, result: TranscriptionResult, report: ProgressCallback
+    ) -> TranscriptionResult:
         """The run's result with words."""
 
         def after_piece(done_s: float, segments: Sequence[Segment]) -> None:
-            share = 1 - ALIGNER_SHARE * (1 - done_s / run.duration)
-            report(Progress(share * run.duration, run.duration, segments))
+            report(Progress(done_s, run.duration, segments))
             run.check()
 
-        result = aligner.align_result(
-            run.source, self._result(run, interrupted=False), self._pieces(run), report=after_piece
-        )
+        result = aligner.align_result(run.source, result, self._pieces(run), report=after_piece)
         return replace(result, inference_seconds=run.seconds)
 
     def _open(self, audio: AudioInput) -> tuple[_core.Session, AudioSource]:
@@ -248,11 +303,6 @@ class Family(ABC, Generic[OptionsT, RunT]):
 
 def _no_progress(_: Progress) -> None:
     return None
-
-
-def _first_part(report: ProgressCallback) -> ProgressCallback:
-    """Progress of what comes before an aligner."""
-    return lambda progress: report(replace(progress, done_s=(1 - ALIGNER_SHARE) * progress.done_s))
 
 
 __all__ = ["INTERRUPTED", "Family", "Run"]
