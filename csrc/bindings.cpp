@@ -41,6 +41,11 @@ Floats to_numpy(Matrix matrix) {
     return Floats({matrix.rows, matrix.columns}, values->data(), owner);
 }
 
+Floats to_numpy(std::vector<float> row) {
+    const auto n = static_cast<int64_t>(row.size());
+    return to_numpy(Matrix{1, n, std::move(row)}).reshape({n});
+}
+
 py::dict to_numpy(std::map<std::string, Matrix> matrices) {
     py::dict result;
     for (auto& [name, matrix] : matrices) result[py::str(name)] = to_numpy(std::move(matrix));
@@ -395,7 +400,21 @@ void bind_model(py::module_& m) {
                 }
                 return to_numpy(std::move(taps));
             },
-            py::arg("encoded"), py::arg("window"), py::arg("tokens"), py::arg("names"));
+            py::arg("encoded"), py::arg("window"), py::arg("tokens"), py::arg("names"))
+        .def(
+            "speech_probabilities",
+            [](Session& session, const py::array& pcm) {
+                const float* samples = float_data(pcm, 1, "pcm");
+                const int64_t n_samples = pcm.size();
+                std::vector<float> probabilities;
+                {
+                    py::gil_scoped_release release;
+                    probabilities = session.speech_probabilities(samples, n_samples);
+                }
+                return to_numpy(std::move(probabilities));
+            },
+            py::arg("pcm"))
+        .def("reset", &Session::reset, Release());
 
     py::class_<Model, std::shared_ptr<Model>>(m, "Model")
         .def(py::init([](const std::string& path, const std::string& device, int threads) {

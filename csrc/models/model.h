@@ -83,15 +83,21 @@ class Session {
     virtual std::map<std::string, Matrix> decode_taps(Encoded& encoded, int window,
                                                       const std::vector<int32_t>& tokens,
                                                       const std::vector<std::string>& names);
+    /// A detector of speech: one probability for every frame of the samples, the last one filled with zeros.
+    /// Continues where the last call ended; an exception leaves that place as it was.
+    virtual std::vector<float> speech_probabilities(const float* pcm, int64_t n_samples);
+    /// A new recording begins.
+    virtual void reset();
 
    protected:
+    Session(ggml_backend_dev_t device, int n_threads) : backend_(device, n_threads) {}
     Session(ggml_backend_dev_t device, int n_threads, const MelFrontend& frontend)
-        : backend_(device, n_threads), frontend_(frontend) {}
+        : backend_(device, n_threads), frontend_(&frontend) {}
 
     Backend backend_;
 
    private:
-    const MelFrontend& frontend_;
+    const MelFrontend* frontend_ = nullptr;  // null where samples enter the network as they are
 };
 
 class Model : public std::enable_shared_from_this<Model> {
@@ -124,5 +130,6 @@ std::unique_ptr<Model> make_whisper(std::unique_ptr<WeightStore> store);
 std::unique_ptr<Model> make_gigaam(std::unique_ptr<WeightStore> store);
 std::unique_ptr<Model> make_parakeet(std::unique_ptr<WeightStore> store);
 std::unique_ptr<Model> make_qwen3_asr(std::unique_ptr<WeightStore> store);
+std::unique_ptr<Model> make_silero_vad(std::unique_ptr<WeightStore> store);
 
 }  // namespace rustasr

@@ -83,8 +83,12 @@ ggml_tensor* Conv1d::operator()(Graph& graph, ggml_tensor* padded, Activation ac
     taps->ne[0] = kernel_ * n_in_;
     // Rows that overlap are fine for the CPU, but for its repacked layouts, which read four rows as if they
     // lay one after the other; there and elsewhere they are laid out once.
-    if (!graph.cpu_kernels() || linear_.repacked()) taps = ggml_cont(graph.ctx(), taps);
-    return linear_(graph, taps, activation);
+    const bool many_short = batch > 1 && n_frames < 16;
+    if (!graph.cpu_kernels() || linear_.repacked() || many_short) taps = ggml_cont(graph.ctx(), taps);
+    if (!many_short) return linear_(graph, taps, activation);
+    ggml_tensor* y =
+        linear_(graph, ggml_reshape_2d(graph.ctx(), taps, taps->ne[0], n_frames * batch), activation);
+    return ggml_reshape_3d(graph.ctx(), y, y->ne[0], n_frames, batch);
 }
 
 }  // namespace rustasr

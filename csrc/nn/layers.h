@@ -85,7 +85,8 @@ class Embedding {
 };
 
 /// Convolution over time, the input already padded with what lies outside (zeros).
-/// The taps of a frame are neighbours in memory, so a row of the product is a view, not a copy (im2col).
+/// The taps of a frame are neighbours in memory, so a row of the product is a view, not a copy (im2col); but
+/// many short sequences are laid out to be one product.
 class Conv1d {
    public:
     Conv1d() = default;

@@ -16,6 +16,21 @@ ggml_tensor* narrow_weight(const Weights& weights, int64_t k, int64_t n) {
                          "; convert the model again");
 }
 
+// Rows [i·n, (i + 1)·n) of x.
+ggml_tensor* part(ggml_context* ctx, ggml_tensor* x, int64_t n, int64_t i) {
+    return ggml_view_2d(ctx, x, n, x->ne[1], x->nb[1], static_cast<size_t>(i * n) * x->nb[0]);
+}
+
+// gates [4n, m] in the order i, f, g, o and c [n, m] → the state after them [2n, m]: h, then c.
+ggml_tensor* cell(ggml_context* ctx, ggml_tensor* gates, ggml_tensor* c) {
+    const int64_t n = c->ne[0];
+    ggml_tensor *opened = ggml_sigmoid(ctx, gates), *squashed = ggml_tanh(ctx, gates);
+    c = ggml_add(ctx, ggml_mul(ctx, part(ctx, opened, n, 1), c),
+                 ggml_mul(ctx, part(ctx, opened, n, 0), part(ctx, squashed, n, 2)));
+    ggml_tensor* h = ggml_mul(ctx, part(ctx, opened, n, 3), ggml_tanh(ctx, c));
+    return ggml_concat(ctx, h, c, 0);
+}
+
 }  // namespace
 
 TransducerConfig TransducerConfig::read(const GgufFile& file, int d_model) {
@@ -63,17 +78,29 @@ LstmLayer::LstmLayer(Weights weights, int64_t n_in, int64_t n_hidden)
 ggml_tensor* LstmLayer::operator()(Graph& graph, ggml_tensor* x, ggml_tensor* state) const {
     ggml_context* ctx = graph.ctx();
     if (graph.cpu_kernels()) return kernels::lstm_step(ctx, weight_, bias_, x, state);
-    const auto part = [&](ggml_tensor* of, int64_t i) {  // [n_hidden, m], the i-th of those that `of` holds
-        return ggml_view_2d(ctx, of, n_hidden_, of->ne[1], of->nb[1],
-                            static_cast<size_t>(i * n_hidden_) * of->nb[0]);
-    };
-    ggml_tensor* input = ggml_concat(ctx, x, part(state, 0), 0);
+    ggml_tensor* input = ggml_concat(ctx, x, part(ctx, state, n_hidden_, 0), 0);
     ggml_tensor* gates = ggml_add(ctx, ggml_mul_mat(ctx, weight_, input), bias_);  // [4·n_hidden, m]
-    ggml_tensor *opened = ggml_sigmoid(ctx, gates), *squashed = ggml_tanh(ctx, gates);
-    ggml_tensor* c = ggml_add(ctx, ggml_mul(ctx, part(opened, 1), part(state, 1)),
-                              ggml_mul(ctx, part(opened, 0), part(squashed, 2)));
-    ggml_tensor* h = ggml_mul(ctx, part(opened, 3), ggml_tanh(ctx, c));
-    return ggml_concat(ctx, h, c, 0);
+    return cell(ctx, gates, part(ctx, state, n_hidden_, 1));
+}
+
+LstmSequence::LstmSequence(Weights weights, int64_t n_in, int64_t n_hidden)
+    : input_(weights / "input", n_in, 4 * n_hidden),
+      hidden_(narrow_weight(weights / "hidden", n_hidden, 4 * n_hidden)) {}
+
+ggml_tensor* LstmSequence::operator()(Graph& graph, ggml_tensor* x, ggml_tensor* state) const {
+    ggml_context* ctx = graph.ctx();
+    ggml_tensor* gates = input_(graph, x);  // [4·n_hidden, T]
+    if (graph.cpu_kernels()) return kernels::lstm_sequence(ctx, hidden_, gates, state);
+    const int64_t n = hidden_->ne[0];
+    ggml_tensor* states = nullptr;  // [2·n_hidden, t]
+    for (int64_t t = 0; t < x->ne[1]; ++t) {
+        ggml_tensor* input =
+            ggml_view_2d(ctx, gates, 4 * n, 1, gates->nb[1], static_cast<size_t>(t) * gates->nb[1]);
+        input = ggml_add(ctx, ggml_mul_mat(ctx, hidden_, part(ctx, state, n, 0)), input);
+        state = cell(ctx, input, part(ctx, state, n, 1));
+        states = states ? ggml_concat(ctx, states, state, 1) : state;
+    }
+    return states;
 }
 
 TransducerHead::TransducerHead(Weights root, const TransducerConfig& config)

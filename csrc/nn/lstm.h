@@ -56,6 +56,19 @@ class LstmLayer {
     int64_t n_hidden_;
 };
 
+/// All steps of a sequence: the input's part of the gates is one product, the hidden state's comes step by
+/// step.
+class LstmSequence {
+   public:
+    LstmSequence(Weights weights, int64_t n_in, int64_t n_hidden);
+    /// x [n_in, T], state [2·n_hidden] (h, then c) → the states after each step, [≥ 2·n_hidden, T].
+    ggml_tensor* operator()(Graph& graph, ggml_tensor* x, ggml_tensor* state) const;
+
+   private:
+    Linear input_;         // n_in → 4·n_hidden, gates i, f, g, o; its bias is the cell's
+    ggml_tensor* hidden_;  // [n_hidden, 4·n_hidden]
+};
+
 class TransducerHead {
    public:
     TransducerHead(Weights root, const TransducerConfig& config);

@@ -247,6 +247,13 @@ class Session:
         "prediction" [1 + len(tokens), joint], the prediction network before and after each token, projected;
         "joint" [T, n_classes], logits of every frame before any token."""
 
+    def speech_probabilities(self, pcm: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Of a detector of speech: [n_samples] at 16 kHz → one probability for every 512 samples, the last
+        frame filled with zeros. The next call continues the recording; one that raises leaves no trace."""
+
+    def reset(self) -> None:
+        """Of a detector of speech: a new recording begins."""
+
 class Model:
     def __init__(self, path: str, device: str = "auto", threads: int = 0) -> None: ...
     @property

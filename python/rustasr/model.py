@@ -28,6 +28,12 @@ FAMILIES = {
 }
 """general.architecture of the GGUF -> module:class. One row per family; grep finds them all."""
 
+NOT_TRANSCRIBERS = {
+    "silero-vad": "a detector of speech and does not transcribe: use it with another model "
+    "(--vad silero, rustasr.load_vad)",
+}
+"""general.architecture of the others -> what they are for."""
+
 
 @runtime_checkable
 class AsrModel(Protocol):
@@ -90,6 +96,8 @@ def load_model(
     from rustasr import hub
 
     wanted = name_or_path if name_or_path is not None else hub.default_model()
+    if str(wanted).lower() in NOT_TRANSCRIBERS:
+        raise UnsupportedModelError(f"{wanted} is {NOT_TRANSCRIBERS[str(wanted).lower()]}")
     core, name, row = open_model(wanted, device, threads, weights, quant, progress=progress)
     model: AsrModel = _family(core.architecture, core.path)(core, name=name, model_info=row)
     return model
@@ -117,6 +125,8 @@ def open_model(
 def _family(architecture: str, path: str) -> Any:
     """The class that serves an architecture."""
     target = FAMILIES.get(architecture)
+    if architecture in NOT_TRANSCRIBERS:
+        raise UnsupportedModelError(f"{path} is {NOT_TRANSCRIBERS[architecture]}")
     if target is None:
         raise UnsupportedModelError(
             f"{path}: general.architecture is {architecture!r}, expected one of {', '.join(FAMILIES)}"

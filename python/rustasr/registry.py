@@ -17,13 +17,14 @@ from rustasr.errors import ModelNotFoundError
 
 class ModelType(str, Enum):
     """The families; the value is what `--model-type` and `AsrModel.model_type` say. An aligner does not
-    transcribe: it is named with `--align`."""
+    transcribe: it is named with `--align`; nor does a detector of speech: `--vad`."""
 
     WHISPER = "whisper"
     GIGAAM = "gigaam"
     PARAKEET = "parakeet"
     QWEN3 = "qwen3"
     ALIGNER = "aligner"
+    VAD = "vad"
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,8 @@ class PackageArchive:
 @dataclass(frozen=True)
 class ModelInfo:
     """A registry row. `parameters` counts weights; `revision` is the branch where not the repository's main
-    one holds the files."""
+    one holds the files; no `files`: the packages are the only source. `qtype` is the type of the weights
+    where none is asked for; None: as for every model."""
 
     name: str
     model_type: ModelType
@@ -54,6 +56,7 @@ class ModelInfo:
     known_sha256: tuple[str, ...] = ()
     packages: tuple[PackageArchive, ...] = ()
     package_weights_sha256: str | None = None
+    qtype: str | None = None
 
     @property
     def origin(self) -> str:
@@ -91,6 +94,7 @@ _QWEN_LANGUAGES = tuple(
 )
 _ALIGNER_LANGUAGES = tuple("zh en yue fr de it ja ko pt ru es".split())
 
+_SILERO_JIT = "e1122837f4154c511485fe0b9c64455f7b929c96fbb8d79fbdb336383ebd3720"
 _TINY_EN_CT2 = "1a5afae06a4db91c975c9a9d78be5cc110ee4ea022ad57d55492e4550e936b2a"
 _BASE_CT2 = "d01c3014881c9c6f3133c182f3d2887eb6ca1c789a7538c5c007196857a0a6a9"
 
@@ -292,6 +296,26 @@ MODELS: tuple[ModelInfo, ...] = (
         model_type=ModelType.ALIGNER,
         languages=_ALIGNER_LANGUAGES,
     ),
+    # The network for 16 kHz. "MIT": LICENSE of snakers4/silero-vad, code and weights.
+    ModelInfo(
+        name="silero-vad",
+        model_type=ModelType.VAD,
+        repository="snakers4/silero-vad",
+        files=(),
+        languages=(),
+        license="MIT",
+        parameters=309_633,
+        known_sha256=(_SILERO_JIT,),
+        packages=(
+            PackageArchive(
+                "silero-vad==6.2.3",
+                "7b7f5436cfcb02fae583a05b512ea96467fd449fe54cb49a5e4f06c51a1e43b8",
+                (("silero_vad/data/silero_vad.jit", "model.bin"),),
+            ),
+        ),
+        package_weights_sha256=_SILERO_JIT,
+        qtype="f32",
+    ),
 )
 
 ALIASES = {
@@ -301,7 +325,7 @@ ALIASES = {
 }
 DEFAULT_MODEL = "whisper-base"
 SMALL_DEFAULT_MODEL = "whisper-tiny.en"
-_SUFFIXES = (".gguf", ".bin", ".pt", ".safetensors", ".ckpt", ".nemo")
+_SUFFIXES = (".gguf", ".bin", ".pt", ".safetensors", ".ckpt", ".nemo", ".jit")
 _BY_NAME = {row.name: row for row in MODELS}
 
 

@@ -4,7 +4,7 @@
 
     blocks of samples ─► a value per frame ─► rules of durations ─► Span, Span, …
                          WebRTC: speech or not     flags_to_spans
-                         Silero: a probability     speech_timestamps
+                         Silero: a probability     speech_timestamps      csrc/models/silero_vad.cpp
 
 What every method does alike is the protocol `Vad`; `arrange` is the one place where spans are joined and
 cut. Times are samples at 16 kHz; a span is half-open.
@@ -16,14 +16,19 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rustasr.audio import SAMPLE_RATE
-from rustasr.errors import OptionError
+from rustasr import registry
+from rustasr.audio import SAMPLE_RATE, rebatch
+from rustasr.errors import AudioError, ModelNotFoundError, OptionError, UnsupportedModelError
 from rustasr.options import between, integer, number
+
+if TYPE_CHECKING:
+    from rustasr import _core
+    from rustasr.progress import FileProgress
 
 Samples: TypeAlias = NDArray[np.float32]
 SpeechProbabilities: TypeAlias = Callable[[Iterable[Samples]], Iterable[float]]
@@ -31,6 +36,7 @@ SpeechProbabilities: TypeAlias = Callable[[Iterable[Samples]], Iterable[float]]
 zeros). Its state begins anew with every call."""
 
 SILERO_WINDOW = {16000: 512, 8000: 256}  # samples of a frame, by sample rate (silero_vad utils_vad.py)
+_SILERO_BLOCK = 64 * SILERO_WINDOW[SAMPLE_RATE]  # samples for the network at once: what it does in one go
 
 
 class Span(NamedTuple):
@@ -84,18 +90,28 @@ def load_vad(
     name_or_path: str | Path,
     options: WebRtcOptions | SileroOptions | None = None,
     *,
-    device: str = "cpu",  # noqa: ARG001
-    threads: int = 1,  # noqa: ARG001
+    device: str = "cpu",
+    threads: int = 1,
+    progress: FileProgress | None = None,
 ) -> Vad:
-    """A detector of speech by its name: "webrtc".
+    """A detector of speech: "webrtc", "silero", or the path of Silero's model (a `.gguf` or its `.jit`).
 
-    `options` are those of the detector. `device` and `threads` are a network's; WebRTC has none.
+    `options` are those of the detector. Silero's model is fetched at the first use, which
+    `progress(done, total, what)` follows. `device` and `threads` are a network's; WebRTC has none. One
+    processor core is more than enough for Silero.
 
-    Raises OptionError for another name, for another detector's options, and where a package is missing.
+    Raises OptionError for another detector's options and where a package is missing; ModelNotFoundError for
+    an unknown name, and when the model cannot be fetched; ModelFileError, UnsupportedModelError,
+    ChecksumError or DeviceError.
     """
-    if str(name_or_path).lower() == "webrtc":
+    name = str(name_or_path)
+    if name.lower() == "webrtc":
         return WebRtcVad(_options(WebRtcOptions, options, "webrtc"))
-    raise OptionError(f"vad: expected webrtc, found {str(name_or_path)!r}")
+    wanted = "silero-vad" if name.lower() == "silero" else name
+    if not Path(wanted).exists() and registry.find(wanted) is None:
+        raise ModelNotFoundError(f"vad: expected webrtc, silero or the path of a model, found {name!r}")
+    chosen = _options(SileroOptions, options, "silero")
+    return SileroVad(SileroNetwork.load(wanted, device, threads, progress), chosen)
 
 
 T = TypeVar("T")
@@ -249,6 +265,41 @@ class SileroOptions:
             between(name, getattr(self, name), 0, 60_000)
 
 
+class SileroNetwork:
+    """Silero VAD 6.2 for 16 kHz in the compiled core: SpeechProbabilities.
+
+    May be called from several threads at once: every call has a state of its own.
+    """
+
+    def __init__(self, core: _core.Model) -> None:
+        if core.architecture != "silero-vad":
+            raise UnsupportedModelError(
+                f"{core.path}: expected a detector of speech (silero-vad), found {core.architecture}"
+            )
+        self.core = core
+
+    @classmethod
+    def load(
+        cls, name_or_path: str | Path, device: str, threads: int, progress: FileProgress | None = None
+    ) -> SileroNetwork:
+        """A registry name or a path, as `rustasr.load_vad` takes it."""
+        from rustasr.model import open_model
+
+        core, _, _ = open_model(name_or_path, device, threads, "auto", None, progress=progress)
+        return cls(core)
+
+    def __call__(self, blocks: Iterable[Samples]) -> Iterator[float]:
+        """One probability per frame of 512 samples; AudioError where samples are not finite."""
+        session = self.core.session()
+        for i, samples in enumerate(rebatch(blocks, _SILERO_BLOCK)):
+            if not np.isfinite(samples).all():
+                raise AudioError(
+                    f"samples {i * _SILERO_BLOCK} to {i * _SILERO_BLOCK + len(samples)}: expected finite "
+                    "values, found NaN or infinite ones"
+                )
+            yield from session.speech_probabilities(samples).tolist()
+
+
 class SileroVad:
     """Spans by Silero's rules from the probabilities of a network."""
 
@@ -389,6 +440,7 @@ def padded(found: Sequence[tuple[int, int]], pad: float, n_samples: int) -> list
 
 
 __all__ = [
+    "SileroNetwork",
     "SileroOptions",
     "SileroVad",
     "Span",

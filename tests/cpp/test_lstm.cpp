@@ -149,6 +149,45 @@ TEST_CASE("recurrent kernels: the LSTM step equals torch.nn.LSTM's formulas") {
     }
 }
 
+TEST_CASE("recurrent kernels: a sequence is its steps, whatever the threads") {
+    for (const kernels::RecurrentForm* form : kernels::recurrent_usable_forms()) {
+        for (ggml_type type : kTypes) {
+            for (int64_t p : {48, 21, 1}) {
+                const int64_t n_steps = 5;
+                KernelRun run(static_cast<int>(1 + p % 3));
+                Operand &w = run.operand(type, p, 4 * p, 0.5f, 1),
+                        &gates = run.operand(GGML_TYPE_F32, 4 * p, n_steps, 2, 2),
+                        &start = run.operand(GGML_TYPE_F32, 2 * p, 1, 1, 3);
+                ggml_tensor* y =
+                    kernels::lstm_sequence_with(*form, run.ctx(), w.tensor, gates.tensor, start.tensor);
+                run.compute(y);
+                Doubles h(start.values.begin(), start.values.begin() + p);
+                Doubles c(start.values.begin() + p, start.values.end());
+                const auto sigmoid = [](double v) { return 1 / (1 + std::exp(-v)); };
+                for (int64_t t = 0; t < n_steps; ++t) {
+                    Doubles sums;
+                    for (int64_t row = 0; row < 4 * p; ++row) {
+                        auto sum = static_cast<double>(gates.values[static_cast<size_t>(4 * p * t + row)]);
+                        for (int64_t j = 0; j < p; ++j) {
+                            sum += static_cast<double>(w.values[static_cast<size_t>(row * p + j)]) *
+                                   h[static_cast<size_t>(j)];
+                        }
+                        sums.push_back(sum);
+                    }
+                    const auto* found = static_cast<const float*>(y->data) + t * y->ne[0];
+                    for (size_t j = 0; j < h.size(); ++j) {
+                        const double *i = &sums[j], *f = i + p, *g = f + p, *o = g + p;
+                        c[j] = sigmoid(*f) * c[j] + sigmoid(*i) * std::tanh(*g);
+                        h[j] = sigmoid(*o) * std::tanh(c[j]);
+                        CHECK_NEAR(found[j], h[j], 1e-5);
+                        CHECK_NEAR(found[j + h.size()], c[j], 1e-5);
+                    }
+                }
+            }
+        }
+    }
+}
+
 TEST_CASE("lstm: prediction and joint equal double arithmetic, in F32 and F16") {
     for (ggml_type type : {GGML_TYPE_F32, GGML_TYPE_F16}) {
         // ggml's own product rounds the activations to F16 with the weights; it is used without our kernels.

@@ -88,8 +88,8 @@ def list_models(root: Path | None, as_json: bool) -> None:
 
 
 def _registry_row(row: ModelInfo) -> tuple[object, ...]:
-    languages = str(len(row.languages)) if row.multilingual else row.languages[0]
-    source = f"{row.origin}, package index" if row.packages else row.origin
+    languages = str(len(row.languages)) if row.multilingual else next(iter(row.languages), "any")
+    sources = [row.origin] * bool(row.files) + ["package index"] * bool(row.packages)
     # A q8_0 block holds 32 weights in 34 bytes.
     sizes = (size(2 * row.parameters), size(row.parameters * 34 / 32))
     return (
@@ -99,7 +99,7 @@ def _registry_row(row: ModelInfo) -> tuple[object, ...]:
         *sizes,
         languages,
         row.license,
-        source,
+        ", ".join(sources),
     )
 
 

@@ -60,6 +60,8 @@ KEPT_WIDER = (
     KeptWider(re.compile(r"^(audio_tower|projector)\."), ("q6_k", "q4_0"), "q8_0", 1 << 31),
     # Its token embedding is the output matrix too: as llama.cpp's Q4_0 files have it.
     KeptWider(re.compile(r"^language_model\.token_embedding\."), ("q4_0",), "q6_k", 1 << 31),
+    # A detector of speech has 1.3 MB of weights.
+    KeptWider(re.compile(r"^vad\."), ("f16", "bf16", "q8_0", "q6_k", "q4_0"), "f32", 1 << 31),
 )
 _SLOW = ("q6_k", "q4_0", "q8_0")
 _CHUNK_VALUES = 1 << 20  # rows are encoded about this many values at a time: a few MB of scratch

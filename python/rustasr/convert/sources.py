@@ -11,14 +11,15 @@ from rustasr.convert import ctranslate2, nemo, safetensors_files, torch_pickle, 
 from rustasr.convert.common import Checkpoint, shown
 from rustasr.convert.config import Config
 from rustasr.convert.omegaconf_nodes import plain
+from rustasr.convert.silero_copies import refuse_copy
 from rustasr.errors import ModelFileError, ModelNotFoundError, UnsupportedModelError
 
 _MAX_CONFIG_BYTES = 16 << 20
 _WANTED = (
     "expected a .gguf, a Hugging Face folder (config.json + model.safetensors), a CTranslate2 folder "
-    "(model.bin), an OpenAI .pt, a whisper.cpp .bin, a GigaAM .ckpt or a NeMo .nemo"
+    "(model.bin), an OpenAI .pt, a whisper.cpp .bin, a GigaAM .ckpt, a NeMo .nemo or Silero's .jit"
 )
-_SUFFIXES = (".gguf", ".bin", ".pt", ".safetensors", ".ckpt", ".nemo")
+_SUFFIXES = (".gguf", ".bin", ".pt", ".safetensors", ".ckpt", ".nemo", ".jit")
 _GENERIC = ("model.bin", "pytorch_model.bin")
 _SIDE_FILES = (
     "config.json", "generation_config.json", "processor_config.json", "preprocessor_config.json",
@@ -38,6 +39,8 @@ _BY_MODEL_TYPE = {
     "qwen3_asr": "qwen3_asr",
 }
 _BY_ARCHIVE_KEYS = {"whisper": ("dims", "model_state_dict"), "gigaam": ("cfg", "state_dict")}
+# TorchScript programs: by one of their tensors.
+_BY_SCRIPT_TENSOR = {"_model.stft.forward_basis_buffer": "silero-vad"}
 
 
 @dataclass(frozen=True)
@@ -114,6 +117,7 @@ def _file_kind(path: Path) -> str:
         return "ctranslate2"
     if head[8:9] == b"{" and int.from_bytes(head[:8], "little") < 1 << 32:
         return "safetensors"
+    refuse_copy(path)
     raise UnsupportedModelError(
         f"{path}: begins with {head[:16]!r}, which is no format known here; {_WANTED}"
     )
@@ -163,6 +167,7 @@ def read_config(path: Path) -> dict[str, Any]:
 def open_source(found: Detected) -> Source:
     """Opens a detected checkpoint and tells its family; the weights stay on disk until they are written."""
     where = str(found.files[0] if len(found.files) == 1 else found.path)
+    refuse_copy(found.files[0])
     if found.kind == "ctranslate2":
         return Source(found, _BY_FORMAT[found.kind], where, model=ctranslate2.ModelBin(found.files[0]))
     if found.kind == "whispercpp":
@@ -184,6 +189,8 @@ def _open_nemo(found: Detected, where: str) -> Source:
 def _open_torch(found: Detected, where: str) -> Source:
     archives = [torch_pickle.TorchArchive(path) for path in found.files]
     root = archives[0].root
+    if isinstance(root, torch_pickle.ScriptModule):
+        return _open_script(found, where, archives[0], root)
     for family, (settings, weights) in _BY_ARCHIVE_KEYS.items():
         if len(archives) == 1 and isinstance(root, dict) and weights in root and settings in root:
             config = Config({settings: plain(root[settings], where)}, where)
@@ -201,6 +208,17 @@ def _open_torch(found: Detected, where: str) -> Source:
                 raise ModelFileError(f"{archive.path}: tensor {name!r} is in another shard too")
             tensors[name] = tensor
     return _open_folder(found, where, tensors)
+
+
+def _open_script(
+    found: Detected, where: str, archive: torch_pickle.TorchArchive, root: torch_pickle.ScriptModule
+) -> Source:
+    """A TorchScript program: its weights and numbers, not what it does with them."""
+    tensors, settings = root.contents(where)
+    family = next((name for key, name in _BY_SCRIPT_TENSOR.items() if key in tensors), None)
+    if family is None:
+        raise UnsupportedModelError(f"{where}: a TorchScript program of {root.kind}; expected Silero VAD's")
+    return Source(found, family, where, _state(archive, tensors), Config(settings, where))
 
 
 def _state(archive: torch_pickle.TorchArchive, state: Any) -> Checkpoint:

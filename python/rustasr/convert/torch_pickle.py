@@ -4,8 +4,8 @@ A `torch.save` file is an uncompressed zip: `<root>/data.pkl`, a pickle whose te
 one `<root>/data/<key>` per storage (torch/serialization.py, torch/_utils.py). Python's unpickler would call
 whatever a hostile pickle names; this one does not unpickle at all. It walks the opcodes (decoded by the
 standard `pickletools`) with a small stack machine that knows plain containers, numbers, text, the few
-constructors of tensors and OmegaConf's nodes, and refuses the rest by name. The format before torch 1.6
-(one bare pickle) is recognised and refused with advice.
+constructors of tensors, OmegaConf's nodes and TorchScript's modules, and refuses the rest by name. The
+format before torch 1.6 (one bare pickle) is recognised and refused with advice.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import pickletools
 import struct
 import zipfile
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,7 @@ LEGACY_HEAD = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # a pickle of torch's
 ZIP_HEAD = b"PK\x03\x04"
 _MAX_PICKLE_BYTES = 16 << 20
 _MAX_OPERATIONS = 1 << 18  # the largest Whisper needs 40,000
+_MAX_MODULE_DEPTH = 16
 _STORAGES = {"HalfStorage": "<f2", "FloatStorage": "<f4", "DoubleStorage": "<f8", "BFloat16Storage": "<u2",
              "LongStorage": "<i8"}  # fmt: skip
 _NAMES = {"HalfStorage": "f16", "FloatStorage": "f32", "DoubleStorage": "f64", "BFloat16Storage": "bf16",
@@ -63,6 +64,31 @@ class TorchTensor:
     offset: int
     shape: tuple[int, ...]
     strides: tuple[int, ...]
+
+
+@dataclass(eq=False)
+class ScriptModule:
+    """A module of a TorchScript program (torch.jit.save) with its attributes; `kind` is its class. The code
+    of that class lies beside the pickle and is not looked at."""
+
+    kind: str
+    state: dict[Any, Any] = field(default_factory=dict)
+
+    def contents(self, where: str, depth: int = 0) -> tuple[dict[str, TorchTensor], dict[str, Any]]:
+        """(tensors that are not empty, by dotted name; the other attributes, nested as the modules are)."""
+        if depth > _MAX_MODULE_DEPTH:
+            raise ModelFileError(f"{where}: modules nested deeper than {_MAX_MODULE_DEPTH}: damaged")
+        tensors: dict[str, TorchTensor] = {}
+        settings: dict[str, Any] = {}
+        for name, value in self.state.items():
+            if isinstance(value, ScriptModule):
+                inner, settings[name] = value.contents(where, depth + 1)
+                tensors |= {f"{name}.{inside}": tensor for inside, tensor in inner.items()}
+            elif not isinstance(value, TorchTensor):
+                settings[name] = value
+            elif 0 not in value.shape:
+                tensors[name] = value
+        return tensors, settings
 
 
 class _Mark:
@@ -284,6 +310,8 @@ class _Machine:
             return {}
         if name == "torch.Size" and len(arguments) == 1 and isinstance(arguments[0], tuple):
             return arguments[0]
+        if name == "torch.jit._pickle.build_intlist" and len(arguments) == 1:
+            return arguments[0]
         if name == "torch._utils._rebuild_tensor_v2" and len(arguments) in (6, 7):
             return self.tensor(*arguments[:4])
         if name == "torch._utils._rebuild_parameter" and len(arguments) == 3:
@@ -306,9 +334,13 @@ class _Machine:
         return TorchTensor(storage, offset, shape, strides)
 
     def new_object(self, _: Any) -> None:
-        """An object made without running its constructor: only OmegaConf's, as a plain record."""
+        """An object made without running its constructor: only OmegaConf's and the modules of TorchScript
+        programs, as plain records."""
         arguments, kind = self.pop(), self.pop()
         name = f"{kind.module}.{kind.name}" if isinstance(kind, Global) else shown(kind)
+        if isinstance(kind, Global) and name.startswith("__torch__.") and arguments == ():
+            self.stack.append(ScriptModule(name))
+            return
         if name not in CLASSES or arguments != ():
             raise UnsupportedModelError(
                 f"{self.where}: asks for an object of {name}, which plain weights do not need: refused"
@@ -316,10 +348,10 @@ class _Machine:
         self.stack.append(OmegaNode(name))
 
     def build(self, _: Any) -> None:
-        """State set on an object: the attributes of OmegaConf's; torch hangs `_metadata` on its ordered
+        """State set on an object: the attributes of a record; torch hangs `_metadata` on its ordered
         dictionaries, where there is nothing to keep."""
         state = self.pop()
-        if self.stack and isinstance(self.stack[-1], OmegaNode) and isinstance(state, dict):
+        if self.stack and isinstance(self.stack[-1], (OmegaNode, ScriptModule)) and isinstance(state, dict):
             self.stack[-1].state.update(state)
             return
         if not self.stack or not isinstance(self.stack[-1], dict) or not isinstance(state, dict):
