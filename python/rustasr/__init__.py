@@ -32,6 +32,8 @@ from rustasr.errors import (
 if TYPE_CHECKING:
     from rustasr.aligner import ForcedAligner, load_aligner
     from rustasr.audio import AudioSource, load_audio, open_audio
+    from rustasr.diarization.pipeline import DiarizationOptions
+    from rustasr.diarization.transcript import diarize
     from rustasr.families.gigaam import GigaamOptions
     from rustasr.families.parakeet import ParakeetOptions
     from rustasr.families.qwen3_asr import QwenOptions
@@ -44,6 +46,7 @@ if TYPE_CHECKING:
 _LAZY = {
     "AsrModel": "rustasr.model",
     "AudioSource": "rustasr.audio",
+    "DiarizationOptions": "rustasr.diarization.pipeline",
     "ForcedAligner": "rustasr.aligner",
     "GigaamOptions": "rustasr.families.gigaam",
     "ParakeetOptions": "rustasr.families.parakeet",
@@ -59,6 +62,7 @@ _LAZY = {
     "WebRtcOptions": "rustasr.vad",
     "WhisperOptions": "rustasr.families.whisper",
     "Word": "rustasr.types",
+    "diarize": "rustasr.diarization.transcript",
     "load_aligner": "rustasr.aligner",
     "load_audio": "rustasr.audio",
     "load_model": "rustasr.model",
@@ -123,6 +127,7 @@ __all__ = [
     "Cancelled",
     "ChecksumError",
     "DeviceError",
+    "DiarizationOptions",
     "ForcedAligner",
     "GigaamOptions",
     "ModelError",
@@ -145,6 +150,7 @@ __all__ = [
     "WebRtcOptions",
     "WhisperOptions",
     "Word",
+    "diarize",
     "errors",
     "load_aligner",
     "load_audio",

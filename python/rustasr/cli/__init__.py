@@ -23,6 +23,7 @@ EXIT_INPUT, EXIT_USAGE, EXIT_MODEL, EXIT_INTERRUPTED = 1, 2, 3, 130
 
 COMMANDS = {
     "transcribe": "Turn recordings into text or subtitles.",
+    "diarize": "Write down who said what, and when.",
     "convert": "Make one self-contained GGUF from a model in another format.",
     "quantize": "Make a smaller GGUF.",
     "models": "List, inspect, fetch, verify and remove models.",

@@ -13,10 +13,11 @@ from rustasr.cli.bars import Bar
 from rustasr.cli.inputs import STDIN, expand
 from rustasr.cli.interrupt import Worker
 from rustasr.cli.live import LiveText
+from rustasr.cli.loading import cancelling, load
 from rustasr.cli.outputs import Outputs
 from rustasr.cli.parameters import decoding_options, given_options, model_options
 from rustasr.cli.vad_parameters import take_vad, vad_options
-from rustasr.errors import AudioError, Cancelled, TranscriptionError, UnsupportedModelError
+from rustasr.errors import AudioError, Cancelled, TranscriptionError
 from rustasr.writers import FORMATS
 
 if TYPE_CHECKING:
@@ -146,8 +147,8 @@ class _Job:
         self._note(f"{len(planned) - len(todo)} of {len(planned)} recordings are done already", self.resume)
         n_failed = len(failed)
         if todo:
-            model = _load(values, self.progress)
-            worker = Worker(getattr(model, "cancel", _no_cancel))
+            model = load(values, self.progress)
+            worker = Worker(cancelling(model))
             for name, paths in todo:
                 self._note(f"{name}:", len(planned) > 1 and not paths)
                 n_failed += not self._one(model, worker, name, paths)
@@ -204,34 +205,6 @@ class _Job:
     def _note(self, text: str, wanted: bool = True) -> None:
         if wanted and not self.quiet:
             click.echo(text, err=True)
-
-
-def _load(values: dict[str, Any], progress: bool | None) -> AsrModel:
-    """The model that the options name, fetched and converted first where that is needed."""
-    from rustasr.model import load_model
-
-    name, weights = values["model"], values["weights"]
-    if values["gguf"] is not None:
-        if name is not None:
-            raise click.UsageError("--model and --gguf exclude each other")
-        name, weights = values["gguf"], "gguf"
-    with Bar("preparing the model", progress) as bar:
-        model = load_model(
-            name,
-            device=values["device"],
-            threads=values["threads"],
-            weights=weights,
-            quant=values["quant"],
-            progress=bar.file,
-        )
-    wanted = values["model_type"]
-    if wanted not in ("auto", model.model_type):
-        raise UnsupportedModelError(f"{model.name}: expected a {wanted} model, found {model.model_type}")
-    return model
-
-
-def _no_cancel() -> None:
-    """For a family that cannot be cancelled: Ctrl-C waits for the call to end."""
 
 
 __all__ = ["command"]

@@ -10,12 +10,14 @@ from rustasr.diarization.channels import ChannelOptions
 from rustasr.diarization.encoder import SpeakerEncoder
 from rustasr.diarization.pipeline import Diarization, DiarizationOptions, find_turns
 from rustasr.diarization.rttm import read_rttm, to_rttm
+from rustasr.diarization.transcript import diarize
 
 __all__ = [
     "ChannelOptions",
     "Diarization",
     "DiarizationOptions",
     "SpeakerEncoder",
+    "diarize",
     "find_turns",
     "read_rttm",
     "to_rttm",

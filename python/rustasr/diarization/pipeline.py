@@ -9,9 +9,9 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias, Union
 
 from rustasr.audio import SAMPLE_RATE, AudioInput, open_audio
 from rustasr.diarization.channels import ChannelOptions, Stereo, are_duplicates, channel_speech
@@ -21,14 +21,19 @@ from rustasr.diarization.labelling import label
 from rustasr.diarization.turns import joined, renamed, speakers_of
 from rustasr.errors import AudioError, OptionError
 from rustasr.options import Options, between, integer, one_of
+from rustasr.progress import Progress, ProgressCallback
 from rustasr.types import Turn
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from rustasr.audio import AudioSource
+    from rustasr.diarization.channels import Samples
     from rustasr.diarization.encoder import SpeakerEncoder
     from rustasr.vad import Span, Vad
+
+EncoderSource: TypeAlias = Union["SpeakerEncoder", Callable[[], "SpeakerEncoder"]]
+"""An encoder, or what loads it once voices have to be told apart."""
 
 READ_SECONDS = 10.0
 ONE_SCENE = 0.5  # channels that sound alike at a like level for so much of the time are no sides of a call
@@ -83,6 +88,12 @@ class DiarizationOptions(Options):
         return SpeakerCount(self.num_speakers, self.min_speakers, self.max_speakers)
 
     @property
+    def names(self) -> tuple[str, ...]:
+        """The names that are given, in either mode."""
+        right = (f"{self.right_name}-{name}" for name in self.right_speaker_names)
+        return (*self.speaker_names, self.left_name, self.right_name, *right)
+
+    @property
     def right_count(self) -> SpeakerCount | None:
         """How many voices are asked for on the right side; None: it is one speaker."""
         wanted = self.right_num_speakers or len(self.right_speaker_names)
@@ -91,7 +102,7 @@ class DiarizationOptions(Options):
 
 @dataclass(frozen=True, slots=True)
 class Diarization:
-    """Who speaks when, in order, and by which mode it was found ("channel" or "cluster"). In channel mode
+    """Who speaks when, in order, and how that was found ("channel", "cluster", or "given"). In channel mode
     `channels` says on which channel (0, 1) each speaker is heard.
     """
 
@@ -108,10 +119,11 @@ class Diarization:
 def find_turns(
     audio: AudioInput,
     vad: Vad,
-    encoder: SpeakerEncoder | None = None,
+    encoder: EncoderSource | None = None,
     options: DiarizationOptions | None = None,
     *,
     overlaps: Sequence[Span] = (),
+    progress: ProgressCallback | None = None,
 ) -> Diarization:
     """Who speaks when.
 
@@ -119,10 +131,13 @@ def find_turns(
     (cluster mode needs it). `overlaps` are samples in which two are known to speak at once: cluster mode
     gives them a second speaker.
 
-    Raises AudioError (not readable; channel mode of a recording without two sides), OptionError.
+    Raises AudioError (not readable; channel mode of a recording without two sides), OptionError, and what
+    `progress` raises.
     """
     options = options or DiarizationOptions()
     source = open_audio(audio)
+    if progress is not None:
+        source = _Watched(source, _Readings(source, options, progress))
     if options.speaker_mode != "cluster":
         found, reason = _by_channel(source, vad, encoder, options)
         if found is not None:
@@ -138,7 +153,7 @@ def find_turns(
 
 
 def _by_channel(
-    source: AudioSource, vad: Vad, encoder: SpeakerEncoder | None, options: DiarizationOptions
+    source: AudioSource, vad: Vad, encoder: EncoderSource | None, options: DiarizationOptions
 ) -> tuple[Diarization | None, str]:
     """The turns of both sides; None and why, where the channels are no sides."""
     if not isinstance(source, Stereo) or not source.is_stereo:
@@ -166,7 +181,7 @@ def _by_channel(
 def _by_voice(
     source: AudioSource,
     segments: Sequence[Span],
-    encoder: SpeakerEncoder | None,
+    encoder: EncoderSource | None,
     count: SpeakerCount,
     max_pause_s: float,
     overlaps: Sequence[Span] = (),
@@ -177,6 +192,8 @@ def _by_voice(
             "telling speakers apart by voice needs a speaker encoder, found none; "
             "only a recording with one side per channel can do without"
         )
+    if callable(encoder):
+        encoder = encoder()
     embedded = embed(source.blocks(READ_SECONDS), segments, encoder)
     means = centroids(embedded, encoder, count)
     found = label(embedded, means, segments, overlaps)
@@ -204,4 +221,52 @@ def _checked_names(option: str, names: tuple[str, ...]) -> tuple[str, ...]:
     return names
 
 
-__all__ = ["Diarization", "DiarizationOptions", "find_turns"]
+# --- progress
+
+
+class _Readings:
+    """Tells how far the work is, from how often the recording has to be read in all."""
+
+    def __init__(self, source: AudioSource, options: DiarizationOptions, report: ProgressCallback) -> None:
+        is_stereo = isinstance(source, Stereo) and source.is_stereo
+        # Speech and voices; duplicates, speech on two sides, cross-talk.
+        self._readings = 4 if is_stereo and options.speaker_mode != "cluster" else 2
+        self._report, self._done_s, self._total_s = report, 0.0, source.duration
+
+    def read(self, block: Samples) -> None:
+        """A block was read."""
+        self._done_s += len(block) / SAMPLE_RATE / self._readings
+        total = self._total_s
+        self._report(Progress(self._done_s if total is None else min(self._done_s, total), total))
+
+
+class _Watched:
+    """A source that reports what is read of it."""
+
+    def __init__(self, source: AudioSource, readings: _Readings) -> None:
+        self.name, self.sample_rate, self.warnings = source.name, source.sample_rate, source.warnings
+        self.duration = source.duration
+        self._source, self._readings = source, readings
+
+    def blocks(self, block_s: float) -> Iterator[Samples]:
+        for block in self._source.blocks(block_s):
+            self._readings.read(block)
+            yield block
+        self.duration = self._source.duration
+
+    @property
+    def is_stereo(self) -> bool:
+        return isinstance(self._source, Stereo) and self._source.is_stereo
+
+    def side(self, channel: int) -> AudioSource:
+        assert isinstance(self._source, Stereo)
+        return _Watched(self._source.side(channel), self._readings)
+
+    def pairs(self, block_s: float) -> Iterator[tuple[Samples, Samples]]:
+        assert isinstance(self._source, Stereo)
+        for left, right in self._source.pairs(block_s):
+            self._readings.read(left)
+            yield left, right
+
+
+__all__ = ["Diarization", "DiarizationOptions", "EncoderSource", "find_turns"]
