@@ -17,6 +17,7 @@ import os
 import shutil
 import sys
 import tempfile
+from contextlib import nullcontext
 from pathlib import Path
 from stat import S_ISDIR, S_ISFIFO, S_ISREG
 from typing import IO, TYPE_CHECKING, Any, Protocol, TypeAlias, cast, runtime_checkable
@@ -28,6 +29,7 @@ from rustasr.errors import AudioError, OptionError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
+    from contextlib import AbstractContextManager
 
     from rustasr.audio_readers import Reader
 
@@ -168,6 +170,18 @@ class FileSource:
         self.duration = None if n_frames is None else n_frames / self.rate
         if n_frames == 0:
             raise AudioError(f"{name}: {self.format} of zero samples: nothing to transcribe")
+
+    @property
+    def channel(self) -> int | None:
+        """The channel that is heard; None: all of them mixed."""
+        return self._channel
+
+    def raw(self) -> AbstractContextManager[IO[bytes]]:
+        """The file's own bytes, from the beginning."""
+        if isinstance(self._file, Path):
+            return self._file.open("rb")
+        self._file.seek(0)
+        return nullcontext(self._file)
 
     def _open(self) -> Reader:
         from rustasr.audio_readers import open_reader

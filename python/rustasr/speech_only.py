@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from rustasr.audio import SAMPLE_RATE
-from rustasr.coverage import with_coverage
+from rustasr.coverage import coverage, with_coverage
 from rustasr.packing import PackedSource
 from rustasr.progress import PartialText, Progress, ProgressCallback, TextCallback
 from rustasr.vad import Span
@@ -79,6 +79,7 @@ class SpeechOnly:
     """A recording reduced to its speech (`source`), and the way back for what is found in it."""
 
     def __init__(self, recording: AudioSource, speech: Speech) -> None:
+        self.recording = recording
         self.source = PackedSource(recording, speech.spans)
         self._speech = speech
 
@@ -91,8 +92,12 @@ class SpeechOnly:
         """The result of `source` with the times and the length of the recording."""
         return self.source.restored(result, self.duration)
 
-    def covered(self, result: TranscriptionResult) -> TranscriptionResult:
+    def measured(self, result: TranscriptionResult) -> TranscriptionResult:
         """A result in the recording's times with its coverage."""
+        return replace(result, coverage=coverage(self._speech.seconds, result.segments))
+
+    def covered(self, result: TranscriptionResult) -> TranscriptionResult:
+        """The same, with a warning where there are gaps."""
         return with_coverage(result, self._speech.seconds)
 
     def progress(self, report: ProgressCallback) -> ProgressCallback:

@@ -29,8 +29,9 @@ from whisper_script import (
 )
 
 from rustasr.families.whisper_longform import cut_at_quiet_places
-from rustasr.families.whisper_result import Collector, flag_loops
+from rustasr.families.whisper_result import Collector
 from rustasr.families.whisper_words import Draft
+from rustasr.repetition import flagged
 from rustasr.types import Segment
 
 
@@ -151,6 +152,6 @@ def texts(*written: str) -> Iterator[Segment]:
 
 
 def test_a_loop_over_segments_is_flagged_and_kept() -> None:
-    found = flag_loops(list(texts("a", "Thank you.", "thank you", "Thank you!", "Thank you.", "b", "b", "b")))
+    found = flagged(list(texts("a", "Thank you.", "thank you", "Thank you!", "Thank you.", "b", "b", "b")))
     assert [s.flags for s in found] == [()] + [("repetition",)] * 4 + [()] * 3
-    assert len(flag_loops([])) == 0
+    assert len(flagged([])) == 0

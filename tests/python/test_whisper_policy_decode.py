@@ -32,9 +32,10 @@ from whisper_script import (
 )
 
 from rustasr.errors import OptionError
-from rustasr.families.whisper_decode import Decoding, History, Job, Prompter, WindowDecoder, compression_ratio
+from rustasr.families.whisper_decode import Decoding, History, Job, Prompter, WindowDecoder
 from rustasr.families.whisper_options import WhisperOptions
 from rustasr.languages import LANGUAGE_NAMES, language_code
+from rustasr.repetition import compression_ratio
 
 
 @pytest.mark.parametrize(

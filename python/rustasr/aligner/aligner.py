@@ -28,7 +28,8 @@ from rustasr.audio import SAMPLE_RATE, load_audio
 from rustasr.errors import ModelFileError, OptionError, UnsupportedModelError
 from rustasr.families.qwen3_decode import clip_features
 from rustasr.families.qwen3_text import QwenTokenizer, code_of, language_name
-from rustasr.types import Word
+from rustasr.journal import Rounds
+from rustasr.types import Segment, Word
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
     from rustasr.audio import AudioInput
     from rustasr.progress import FileProgress
     from rustasr.registry import ModelInfo
-    from rustasr.types import Segment, TranscriptionResult
+    from rustasr.types import TranscriptionResult
 
 LONGEST_S = 300.0  # README of QwenLM/Qwen3-ASR: up to five minutes
 WINDOW_S = 180.0  # qwen-asr 0.0.6, inference/utils.py MAX_FORCE_ALIGN_INPUT_SECONDS
@@ -107,12 +108,13 @@ class ForcedAligner:
         pieces: Sequence[Piece] | None = None,
         *,
         report: Callable[[float, Sequence[Segment]], None] | None = None,
+        rounds: Rounds | None = None,
     ) -> TranscriptionResult:
         """The same result with words, and segments that begin and end with their words.
 
         `pieces` says where the segments' text is said, if that is known better than by their times.
         `report(seconds done, segments so far)` is called after every piece. What cannot be aligned keeps
-        its times, with the flag "unaligned" and a warning.
+        its times, with the flag "unaligned" and a warning. `rounds` remember the pieces.
         """
         from rustasr.audio import open_audio
 
@@ -124,7 +126,17 @@ class ForcedAligner:
         last_end = 0.0
         for piece, samples in zip(good, samples_of(blocks, good), strict=True):
             own = segments[piece.first : piece.last]
-            segments[piece.first : piece.last] = self._align_segments(samples, piece, own, last_end)
+
+            def align(
+                samples: NDArray[np.float32] = samples,
+                piece: Piece = piece,
+                own: Sequence[Segment] = own,
+                after: float = last_end,
+            ) -> list[Segment]:
+                return list(self._align_segments(samples, piece, own, after))
+
+            key = ["align", piece.first, piece.last]
+            segments[piece.first : piece.last] = (rounds or Rounds()).remember(key, list[Segment], align)
             last_end = segments[piece.last - 1].end
             if report is not None:
                 report(piece.end, segments[: piece.last])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -78,7 +78,17 @@ def _upper_border(segments: Sequence[Segment], n: int, duration: float) -> float
     return min(duration, segments[n].end + min(MARGIN_S, max(LEAST_MARGIN_S, pause / 2)))
 
 
-def samples_of(blocks: Iterable[Samples], pieces: Sequence[Piece]) -> Iterator[Samples]:
+class Spanned(Protocol):
+    """Seconds of a recording."""
+
+    @property
+    def start(self) -> float: ...
+
+    @property
+    def end(self) -> float: ...
+
+
+def samples_of(blocks: Iterable[Samples], pieces: Sequence[Spanned]) -> Iterator[Samples]:
     """The samples of each piece. Pieces rise, and may overlap a little; no more than they need is held."""
     held: deque[tuple[int, Samples]] = deque()
     stream, position = iter(blocks), 0

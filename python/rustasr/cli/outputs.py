@@ -82,6 +82,11 @@ class Outputs:
         return written
 
 
+def journal_path(path: Path) -> Path:
+    """Where the rounds of an unfinished transcription are kept, from which --resume continues."""
+    return path.with_name(f"{path.stem}.partial.jsonl")
+
+
 def partial_path(path: Path) -> Path:
     """Where the finished part of an interrupted transcription goes."""
     return path.with_name(f"{path.stem}.partial{path.suffix}")
@@ -92,4 +97,4 @@ def _format_of(path: Path) -> str:
     return by_suffix.get(path.suffix.lower(), "text")
 
 
-__all__ = ["Outputs", "partial_path"]
+__all__ = ["Outputs", "journal_path", "partial_path"]

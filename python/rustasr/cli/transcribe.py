@@ -14,7 +14,7 @@ from rustasr.cli.inputs import STDIN, expand
 from rustasr.cli.interrupt import Worker
 from rustasr.cli.live import LiveText
 from rustasr.cli.loading import cancelling, load
-from rustasr.cli.outputs import Outputs
+from rustasr.cli.outputs import Outputs, journal_path
 from rustasr.cli.parameters import decoding_options, given_options, model_options
 from rustasr.cli.vad_parameters import take_vad, vad_options
 from rustasr.errors import AudioError, Cancelled, TranscriptionError
@@ -47,7 +47,11 @@ ESTIMATED = (
 @click.option(
     "--output-dir", metavar="DIR", help="Write NAME.txt, NAME.srt, ... here, a file for each recording."
 )
-@click.option("--resume", is_flag=True, help="Skip recordings whose output files exist already.")
+@click.option(
+    "--resume",
+    is_flag=True,
+    help="Skip recordings whose output files exist, continue the one that was interrupted.",
+)
 @click.option(
     "--channel", default="mix", metavar="mix|left|right|N", help="Take one channel instead of all mixed."
 )
@@ -158,13 +162,15 @@ class _Job:
 
     def _one(self, model: AsrModel, worker: Worker, name: str, paths: list[Path]) -> bool:
         """Transcribe and write one recording; False when that failed. Ctrl-C writes the finished part."""
+        journal = journal_path(paths[0]) if paths else None
         try:
-            result = self._transcribe(model, worker, name)
+            result = self._transcribe(model, worker, name, self._journal(name, journal))
         except Cancelled as stop:
             in_place = self.live is _Live.IN_PLACE  # then it has been shown
             if stop.partial is not None and stop.partial.segments and not in_place:
                 for path in self.outputs.write(stop.partial, paths, partial=True):
                     click.echo(f"interrupted: the finished part is in {path}", err=True)
+            self._note(f"the same command with --resume continues {name}", journal is not None)
             raise
         except (AudioError, TranscriptionError) as error:
             click.echo(f"error: {error}", err=True)
@@ -174,6 +180,8 @@ class _Job:
         except OSError as error:
             click.echo(f"error: {name}: the result cannot be written: {error}", err=True)
             return False
+        if journal is not None:
+            journal.unlink(missing_ok=True)
         for warning in result.warnings:
             self._note(f"warning: {name}: {warning}")
         timed = any(kind in TIMED for kind in self.outputs.formats)
@@ -185,17 +193,32 @@ class _Job:
             self._note(f"{name} -> {files} ({result.duration:.1f} s of audio, {speed})")
         return True
 
-    def _transcribe(self, model: AsrModel, worker: Worker, name: str) -> TranscriptionResult:
+    def _journal(self, name: str, journal: Path | None) -> dict[str, Any]:
+        """The argument of `transcribe` that makes it continue, or leave something to continue."""
+        if journal is None:
+            return {}
+        if journal.exists():
+            if self.resume:
+                self._note(f"{name}: continuing what an earlier run began ({journal})")
+            else:
+                self._note(f"{name}: begun anew; --resume would have continued an earlier run ({journal})")
+                journal.unlink()
+        return {"journal": journal}
+
+    def _transcribe(
+        self, model: AsrModel, worker: Worker, name: str, journal: dict[str, Any]
+    ) -> TranscriptionResult:
         from rustasr.audio import open_audio
 
         source = open_audio(name, self.channel)
+        options = self.options | journal
         title = "standard input" if name == STDIN else name
         if self.live is None:
             with Bar(title, self.progress) as bar:
-                return worker.run(lambda: model.transcribe(source, progress=bar.audio, **self.options))
+                return worker.run(lambda: model.transcribe(source, progress=bar.audio, **options))
         text = LiveText(to_stderr=self.live is _Live.BESIDE)
         try:
-            return worker.run(lambda: model.transcribe(source, on_text=text, **self.options))
+            return worker.run(lambda: model.transcribe(source, on_text=text, **options))
         finally:
             text.close()
 

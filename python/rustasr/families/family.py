@@ -12,19 +12,21 @@ import threading
 import time
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
-from rustasr.audio import SAMPLE_RATE, AudioInput, open_audio
+from rustasr.audio import SAMPLE_RATE, ArraySource, AudioInput, open_audio
 from rustasr.errors import Cancelled, OptionError
+from rustasr.journal import Journal, Rounds, model_identity, recording_identity
 from rustasr.longform import spans_of
 from rustasr.options import Options
 from rustasr.progress import PartialText, Progress, ProgressCallback, TextCallback, Timed, part
-from rustasr.speech_only import SpeechOnly, find_speech
+from rustasr.second_look import HEARD_AGAIN, second_look
+from rustasr.speech_only import Speech, SpeechOnly, find_speech
 from rustasr.streaming import TextStream
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
-    from pathlib import Path
 
     import numpy as np
     from numpy.typing import NDArray
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
     from rustasr.aligner import ForcedAligner, Piece
     from rustasr.audio import AudioSource
     from rustasr.registry import ModelInfo
+    from rustasr.second_look import Stretch
     from rustasr.types import Segment, TranscriptionResult
     from rustasr.vad import Vad
 
@@ -57,6 +60,7 @@ class Run:
     on_text: TextCallback | None = None
     aligner: ForcedAligner | None = None
     speech: SpeechOnly | None = None  # where only the speech is heard, `source` is that of this
+    rounds: Rounds = field(default_factory=Rounds)
 
     def check(self) -> None:
         """Raises Cancelled once the run was cancelled."""
@@ -74,15 +78,19 @@ class Run:
         return report if self.speech is None else self.speech.progress(report)
 
     def restored(self, result: TranscriptionResult) -> TranscriptionResult:
-        """A result of `source` in the times of the recording, with its coverage."""
-        if self.speech is None:
-            return result
-        return self.speech.covered(self.speech.result(result))
+        """A result of `source` in the times of the recording."""
+        return result if self.speech is None else self.speech.result(result)
+
+    def completed(self, result: TranscriptionResult) -> TranscriptionResult:
+        """A result in the times of the recording with its coverage, time and warnings."""
+        warnings = (*result.warnings, *self.rounds.warnings)
+        result = replace(result, warnings=warnings, inference_seconds=self.seconds)
+        return result if self.speech is None else self.speech.covered(result)
 
     @property
     def seconds(self) -> float:
-        """Time spent so far."""
-        return time.perf_counter() - self.began
+        """Time spent so far, by an earlier run that is continued too."""
+        return self.rounds.known_seconds + time.perf_counter() - self.began
 
 
 class Family(ABC, Generic[OptionsT, RunT]):
@@ -97,6 +105,7 @@ class Family(ABC, Generic[OptionsT, RunT]):
     supported_languages: tuple[str, ...] = ()
     streams_text: ClassVar[bool] = False
     words_need_aligner: ClassVar[bool] = False
+    repairs_loops: ClassVar[bool] = False  # its decoder tries other settings by itself
 
     def __init__(self, core: _core.Model, *, name: str, model_info: ModelInfo | None = None) -> None:
         self.name = name
@@ -118,6 +127,7 @@ class Family(ABC, Generic[OptionsT, RunT]):
         *,
         align: str | Path | ForcedAligner | None = None,
         vad: str | Vad | None = None,
+        journal: str | Path | None = None,
         on_text: TextCallback | None = None,
         progress: ProgressCallback | None = None,
         **option_overrides: Any,
@@ -134,6 +144,12 @@ class Family(ABC, Generic[OptionsT, RunT]):
         first use, on this model's device. `on_text` is told the text as it comes in, token by token or
         window by window, as the family has it.
 
+        `journal` is a file that keeps what is finished: when the work is interrupted, be it by a power
+        failure, the same call with the same file continues where it stopped and gives the same result
+        (`inference_seconds` counts both runs). It is written once the work has taken a few seconds; delete
+        it when you have the result. A file of another recording, model or options is kept beside it, and
+        `warnings` says so.
+
         Raises AudioError, OptionError (also where this model cannot do what is asked), TranscriptionError;
         Cancelled when `cancel` was called, carrying the segments so far, as does the KeyboardInterrupt of
         Ctrl-C (`.partial`).
@@ -146,21 +162,26 @@ class Family(ABC, Generic[OptionsT, RunT]):
         clips = chosen.clip_timestamps if detector is not None else ()
         run = self._begin(chosen.override(clip_timestamps=()) if clips else chosen, audio)
         run.on_text, run.aligner = on_text, aligner
-        report: ProgressCallback = Timed(progress or _no_progress)
+        if journal is not None:
+            run.rounds = self._journal(Path(journal), run, chosen, detector)
+        report = _timed(run.rounds, progress)
         self._runs.add(run)
         try:
             if detector is None:
-                return self._heard(run, report)
-            self._leave_speech(run, detector, clips, part(report, 0.0, VAD_SHARE))
-            return self._heard(run, part(report, VAD_SHARE, 1.0))
+                result = self._heard(run, report)
+            else:
+                self._leave_speech(run, detector, clips, part(report, 0.0, VAD_SHARE))
+                result = self._heard(run, part(report, VAD_SHARE, 1.0))
+            return run.completed(self._looked_again(run, chosen, result, on_text))
         except (Cancelled, KeyboardInterrupt) as stop:
-            partial = run.restored(self._result(run, interrupted=True))
+            partial = run.completed(run.restored(self._result(run, interrupted=True)))
             if isinstance(stop, Cancelled):
                 raise Cancelled(partial=partial) from None
             stop.partial = partial  # type: ignore[attr-defined]
             raise
         finally:
             self._runs.discard(run)
+            run.rounds.close()
 
     def stream(
         self,
@@ -169,6 +190,7 @@ class Family(ABC, Generic[OptionsT, RunT]):
         *,
         align: str | Path | ForcedAligner | None = None,
         vad: str | Vad | None = None,
+        journal: str | Path | None = None,
         progress: ProgressCallback | None = None,
         **option_overrides: Any,
     ) -> TextStream:
@@ -185,7 +207,14 @@ class Family(ABC, Generic[OptionsT, RunT]):
                 report(progress)
 
             return self.transcribe(
-                audio, options, align=align, vad=vad, on_text=stream.put, progress=tell, **option_overrides
+                audio,
+                options,
+                align=align,
+                vad=vad,
+                journal=journal,
+                on_text=stream.put,
+                progress=tell,
+                **option_overrides,
             )
 
         return TextStream(work)
@@ -204,7 +233,7 @@ class Family(ABC, Generic[OptionsT, RunT]):
                 report(Progress(n_blocks * READ_SECONDS, run.source.duration))
                 yield block
 
-        speech = find_speech(vad, blocks())
+        speech = run.rounds.remember(["speech"], Speech, lambda: find_speech(vad, blocks()))
         run.speech = SpeechOnly(run.source, speech.within(spans_of(clips)))
         run.source = run.speech.source
         run.on_text = None if run.on_text is None else run.speech.text(run.on_text)
@@ -217,6 +246,31 @@ class Family(ABC, Generic[OptionsT, RunT]):
         if run.aligner is not None:
             result = self._aligned(run, run.aligner, result, run.restoring(part(report, share, 1.0)))
         return run.restored(result)
+
+    def _looked_again(
+        self, run: RunT, options: OptionsT, result: TranscriptionResult, on_text: TextCallback | None
+    ) -> TranscriptionResult:
+        """The result with what was found in gaps and loops that were heard again, each by itself."""
+        recording, chosen = run.source, self._second_options(options, result)
+        if run.speech is not None:
+            recording, result = run.speech.recording, run.speech.measured(result)
+
+        def again(_: Stretch, samples: NDArray[np.float32]) -> TranscriptionResult:
+            alone = self._begin(chosen, ArraySource(samples, recording.name))
+            alone.aligner, alone.rounds, alone.cancelled = run.aligner, run.rounds, run.cancelled
+            run.check()
+            return self._heard(alone, _no_progress)
+
+        blocks = recording.blocks(READ_SECONDS)
+        better = second_look(result, blocks, again, loops=not self.repairs_loops)
+        for segment in better.segments:
+            if on_text is not None and HEARD_AGAIN in segment.flags:
+                on_text(PartialText(segment.start, segment.text, final=True))
+        return better
+
+    def _second_options(self, options: OptionsT, result: TranscriptionResult) -> OptionsT:  # noqa: ARG002
+        """How to hear a stretch of the recording again by itself, after `result`."""
+        return options.override(clip_timestamps=())
 
     @abstractmethod
     def _begin(self, options: OptionsT, audio: AudioInput) -> RunT:
@@ -260,6 +314,22 @@ class Family(ABC, Generic[OptionsT, RunT]):
             self._vads[vad] = load_vad(vad)
         return self._vads[vad]
 
+    def _journal(self, path: Path, run: RunT, options: OptionsT, vad: Vad | None) -> Journal:
+        """The run's journal; it belongs to this recording, model and way to transcribe."""
+        source = run.source
+
+        def identity() -> dict[str, str]:
+            detector = None if vad is None else (type(vad).__name__, getattr(vad, "options", None))
+            aligner = None if run.aligner is None else model_identity(run.aligner.core.path)
+            return {
+                "recording": recording_identity(source),
+                "model": model_identity(self.core.path),
+                "set of options": repr((options, detector, aligner)),
+                "version of rustasr": _version(),
+            }
+
+        return Journal(path, identity, lambda: run.seconds)
+
     def _aligner(self, align: str | Path | ForcedAligner | None, timestamps: str) -> ForcedAligner | None:
         """The aligner that was named, loaded once; OptionError where times and aligner do not agree."""
         if align is None:
@@ -289,7 +359,8 @@ class Family(ABC, Generic[OptionsT, RunT]):
             report(Progress(done_s, run.duration, segments))
             run.check()
 
-        result = aligner.align_result(run.source, result, self._pieces(run), report=after_piece)
+        pieces = self._pieces(run)
+        result = aligner.align_result(run.source, result, pieces, report=after_piece, rounds=run.rounds)
         return replace(result, inference_seconds=run.seconds)
 
     def _open(self, audio: AudioInput) -> tuple[_core.Session, AudioSource]:
@@ -301,8 +372,28 @@ class Family(ABC, Generic[OptionsT, RunT]):
         return session, open_audio(audio)
 
 
+def _timed(rounds: Rounds, report: ProgressCallback | None) -> ProgressCallback:
+    """`report` with the time that is left; rounds that were known before do not count as work."""
+    if report is None:
+        return _no_progress
+    timed = Timed(report)
+
+    def tell(progress: Progress) -> None:
+        timed(progress)
+        if rounds.replaying:
+            timed.restart(progress.done_s)
+
+    return tell
+
+
 def _no_progress(_: Progress) -> None:
     return None
+
+
+def _version() -> str:
+    import rustasr
+
+    return str(rustasr.__version__)
 
 
 __all__ = ["INTERRUPTED", "Family", "Run"]

@@ -28,11 +28,13 @@ from rustasr.audio import SAMPLE_RATE, AudioInput
 from rustasr.errors import ModelFileError, OptionError, UnsupportedModelError
 from rustasr.families.family import INTERRUPTED, Family, Run
 from rustasr.families.qwen3_decode import Listener
+from rustasr.families.qwen3_kept import Kept
 from rustasr.families.qwen3_options import QwenOptions
 from rustasr.families.qwen3_result import Collector
 from rustasr.families.qwen3_text import QwenTokenizer, code_of, language_name
 from rustasr.families.qwen3_windows import windows
 from rustasr.progress import PartialText, Progress, ProgressCallback
+from rustasr.repetition import flagged
 from rustasr.types import TranscriptionResult
 
 if TYPE_CHECKING:
@@ -64,6 +66,7 @@ class Qwen3Asr(Family[QwenOptions, _Run]):
     options_class = QwenOptions
     streams_text = True
     words_need_aligner = True
+    repairs_loops = True
 
     def __init__(self, core: _core.Model, *, name: str, model_info: ModelInfo | None = None) -> None:
         super().__init__(core, name=name, model_info=model_info)
@@ -115,7 +118,12 @@ class Qwen3Asr(Family[QwenOptions, _Run]):
             assert on_text is not None
             on_text(PartialText(window.offset, text, final=False))
 
-        for heard in listener.hear(batch, live if on_text is not None else None):
+        def hear() -> list[Kept]:
+            return [Kept.of(heard) for heard in listener.hear(batch, live if on_text is not None else None)]
+
+        key = ["windows", *([window.start, len(window.samples)] for window in batch)]
+        for kept in run.rounds.remember(key, list[Kept], hear):
+            heard = kept.heard(batch)
             text = run.collector.add(heard)
             if on_text is not None:
                 on_text(PartialText(heard.window.offset, text, final=True))
@@ -135,7 +143,7 @@ class Qwen3Asr(Family[QwenOptions, _Run]):
         forced = code_of(run.forced) if run.forced else ""
         return TranscriptionResult(
             text=run.collector.text,
-            segments=tuple(run.collector.segments),
+            segments=flagged(run.collector.segments),
             language=forced or (languages[0] if languages else ""),
             duration=run.duration,
             inference_seconds=run.seconds,

@@ -79,10 +79,14 @@ class Whisper(Family[WhisperOptions, _Run]):
             report(Progress(0.0, run.duration))
             if mel.n_frames == 0:
                 return
-            encoded = self._detect_language(run, mel) if not run.language else None
+            encoded: list[_core.Encoded] = []
+            if not run.language:
+                run.language, run.probability = run.rounds.remember(
+                    ["language"], tuple[str, float], lambda: self._detect_language(run, mel, encoded)
+                )
             transcriber = self._transcriber(run, mel)
-            if encoded is not None:
-                transcriber.reuse(encoded)
+            if encoded:
+                transcriber.reuse(encoded[0])
             for drafts, done in transcriber.run():
                 run.collector.add(drafts)
                 report(Progress(done / FRAMES_PER_SECOND, run.duration, run.collector.segments))
@@ -98,15 +102,15 @@ class Whisper(Family[WhisperOptions, _Run]):
         run.collector.duration = run.duration
         return mel
 
-    def _detect_language(self, run: _Run, mel: LogMel) -> _core.Encoded | None:
-        """Sets the run's language from the first 30 s; gives the encoding back if it is a window's too."""
+    def _detect_language(self, run: _Run, mel: LogMel, reusable: list[_core.Encoded]) -> tuple[str, float]:
+        """The language of the first 30 s and its probability; their encoding, if it is a window's too."""
         encoded = run.session.encode([mel.window_with_silence(0, WINDOW_FRAMES)])
         probabilities = run.session.detect_language(encoded)[0]
         best = int(np.argmax(probabilities))
-        run.language = self.tokenizer.languages[best]
-        run.probability = float(probabilities[best])
         # Shorter recordings are followed by silence here, but by zeros when they are transcribed.
-        return encoded if mel.n_frames >= WINDOW_FRAMES else None
+        if mel.n_frames >= WINDOW_FRAMES:
+            reusable.append(encoded)
+        return self.tokenizer.languages[best], float(probabilities[best])
 
     def _transcriber(self, run: _Run, mel: LogMel) -> Transcriber:
         from rustasr import _core
@@ -114,7 +118,9 @@ class Whisper(Family[WhisperOptions, _Run]):
         options = run.options
         prompter = Prompter(self.tokenizer, options, run.language, options.task, self._n_text_ctx)
         decoder = WindowDecoder(run.session, _core.DecodeOptions, self.tokenizer, options, self._n_text_ctx)
-        return Transcriber(run.session, mel, self.tokenizer, options, prompter, decoder, run.language)
+        return Transcriber(
+            run.session, mel, self.tokenizer, options, prompter, decoder, run.language, run.rounds
+        )
 
     def _result(self, run: _Run, *, interrupted: bool) -> TranscriptionResult:
         warnings = list(run.source.warnings)
@@ -136,6 +142,18 @@ class Whisper(Family[WhisperOptions, _Run]):
             device=self.core.device,
             language_probability=run.probability,
             warnings=tuple(warnings),
+        )
+
+    def _second_options(self, options: WhisperOptions, result: TranscriptionResult) -> WhisperOptions:
+        """Nothing that was written before is shown: it is what loops come from."""
+        return options.override(
+            language=result.language or None,
+            condition_on_previous_text=False,
+            initial_prompt=None,
+            carry_initial_prompt=False,
+            prefix=None,
+            clip_timestamps=(),
+            batch_size=0,
         )
 
     # What this model can do

@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from struct import pack
 from typing import TYPE_CHECKING, Any
 
+from rustasr.repetition import REPETITION, compression_ratio, repeats
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
@@ -187,8 +189,10 @@ class WindowDecoder:
             tokens = [token for token in tokens if not self._tokenizer.is_timestamp(token)]
         text = self._tokenizer.text(tokens).strip()
         ratio = compression_ratio(text)
-        if _above(ratio, options.compression_ratio_threshold):
-            flags.append("repetition")
+        # A loop that is short against the rest of its window does not show in the ratio.
+        threshold = options.compression_ratio_threshold
+        if threshold is not None and (ratio > threshold or repeats(text)):
+            flags.append(REPETITION)
         improbable = _below(decoded.avg_logprob, options.logprob_threshold)
         if improbable:
             flags.append("low_confidence")
@@ -213,13 +217,7 @@ class WindowDecoder:
         """Whether the next temperature is worth trying; silence is not (no text is what it should give)."""
         if "no_speech" in found.flags and "low_confidence" in found.flags:
             return False
-        return "repetition" in found.flags or "low_confidence" in found.flags
-
-
-def compression_ratio(text: str) -> float:
-    """UTF-8 bytes over zlib-compressed bytes: high when the text repeats itself."""
-    raw = text.encode("utf-8")
-    return len(raw) / len(zlib.compress(raw))
+        return REPETITION in found.flags or "low_confidence" in found.flags
 
 
 def _above(value: float, threshold: float | None) -> bool:
@@ -241,4 +239,4 @@ def _spaced(tokenizer: WhisperTokenizer, text: str | None) -> list[int]:
     return tokenizer.encode(" " + stripped) if stripped else []
 
 
-__all__ = ["Decoding", "History", "Job", "Prompter", "WindowDecoder", "compression_ratio"]
+__all__ = ["Decoding", "History", "Job", "Prompter", "WindowDecoder"]

@@ -23,6 +23,7 @@ import numpy as np
 from rustasr.families.whisper_decode import Decoding, History, Job, Prompter, WindowDecoder
 from rustasr.families.whisper_features import FRAMES_PER_SECOND, LogMel
 from rustasr.families.whisper_words import Draft, Window, align_windows, skip_hallucinations
+from rustasr.journal import Rounds
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -84,6 +85,7 @@ class Transcriber:
         prompter: Prompter,
         decoder: WindowDecoder,
         language: str,
+        rounds: Rounds | None = None,
     ) -> None:
         self._session = session
         self._mel = mel
@@ -92,6 +94,7 @@ class Transcriber:
         self._prompter = prompter
         self._decoder = decoder
         self._language = language
+        self._rounds = rounds or Rounds()
         self._encoded_first: _core.Encoded | None = None
 
     def reuse(self, encoded: _core.Encoded) -> None:
@@ -158,6 +161,18 @@ class Transcriber:
             place = track.next_window()
             assert place is not None, "a track in a round has something to read"
             places.append((place[0], self._size(*place)))
+        heard = self._rounds.remember(
+            ["whisper", places], list[tuple[Window, Decoding]], lambda: self._hear(tracks, places)
+        )
+        return [
+            self._conclude(track, window, decoding)
+            for track, (window, decoding) in zip(tracks, heard, strict=True)
+        ]
+
+    def _hear(
+        self, tracks: Sequence[Track], places: Sequence[tuple[int, int]]
+    ) -> list[tuple[Window, Decoding]]:
+        """What is said in the windows; the tracks stay where they are."""
         encoded = self._encode(places)
         jobs = [
             Job(i, self._prompter.build(track.history.visible(), first=seek == 0 and not track.started), seek)
@@ -179,10 +194,7 @@ class Transcriber:
                 self._language,
                 [track.last_speech for track in tracks],
             )
-        return [
-            self._conclude(track, window, decoding)
-            for track, window, decoding in zip(tracks, windows, decodings, strict=True)
-        ]
+        return list(zip(windows, decodings, strict=True))
 
     def _encode(self, places: Sequence[tuple[int, int]]) -> _core.Encoded:
         known, self._encoded_first = self._encoded_first, None

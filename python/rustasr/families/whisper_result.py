@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from rustasr.alignment import Ends, settle
+from rustasr.repetition import flagged
 from rustasr.types import Segment, Word
 
 if TYPE_CHECKING:
@@ -14,8 +14,6 @@ if TYPE_CHECKING:
 
     from rustasr.families.whisper_words import Draft
     from rustasr.tokenizer import WhisperTokenizer
-
-REPEATS = 4  # so many equal segments in a row are a loop of the decoder, not speech
 
 
 class Collector:
@@ -43,7 +41,7 @@ class Collector:
 
     def finished(self) -> tuple[Segment, ...]:
         """The segments, with loops across segments flagged."""
-        return flag_loops(self.segments)
+        return flagged(self.segments)
 
     def _segment(self, draft: Draft) -> Segment:
         decoding = draft.decoding
@@ -63,25 +61,4 @@ class Collector:
         )
 
 
-def flag_loops(segments: Sequence[Segment]) -> tuple[Segment, ...]:
-    """Flag runs of equal segments with "repetition"."""
-    flagged, first = list(segments), 0
-    for i in range(1, len(flagged) + 1):
-        if i < len(flagged) and _plain(flagged[i]) == _plain(flagged[first]):
-            continue
-        if i - first >= REPEATS:
-            for j in range(first, i):
-                flagged[j] = _with_flag(flagged[j], "repetition")
-        first = i
-    return tuple(flagged)
-
-
-def _with_flag(segment: Segment, flag: str) -> Segment:
-    return segment if flag in segment.flags else replace(segment, flags=(*segment.flags, flag))
-
-
-def _plain(segment: Segment) -> str:
-    return "".join(character for character in segment.text.lower() if character.isalnum())
-
-
-__all__ = ["Collector", "flag_loops"]
+__all__ = ["Collector"]

@@ -10,14 +10,14 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from rustasr import alignment
+from rustasr.alignment import WordTiming
+from rustasr.families.whisper_decode import Decoding
 from rustasr.families.whisper_features import FRAMES_PER_SECOND
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from rustasr import _core
-    from rustasr.alignment import WordTiming
-    from rustasr.families.whisper_decode import Decoding
     from rustasr.families.whisper_options import WhisperOptions
     from rustasr.tokenizer import WhisperTokenizer
 
