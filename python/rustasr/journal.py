@@ -3,7 +3,7 @@
 ::
 
     header   what the rounds belong to: the recording, the model, the options
-    round    [key, value, seconds]          one line each, with a checksum, on the disk before the next begins
+    round    [key, value, seconds]          one line each, with a checksum, written before the next begins
 
 A run asks `remember` for every round. What the journal holds is given back without computing it, so that
 the run goes through the same states as the one that was interrupted, and arrives where that stopped; what
@@ -35,6 +35,7 @@ T = TypeVar("T")
 
 FORMAT = 1
 PATIENCE_S = 5.0  # work of less than this is not worth a file
+SYNC_S = 1.0  # work of less than this is not worth waiting for the disk
 _PIECE = 1 << 20
 
 
@@ -79,6 +80,7 @@ class Journal(Rounds):
         self._out: IO[bytes] | None = None
         self._known: IO[bytes] | None = None
         self._failed = False
+        self._synced = 0.0
         if path.exists():
             self._open()
 
@@ -176,8 +178,10 @@ class Journal(Rounds):
                 self._out = self._path.open("wb")
                 lines.insert(0, _line({"journal": FORMAT, **self._identity()}))
             self._out.write(b"".join(lines))
-            self._out.flush()
-            os.fsync(self._out.fileno())
+            self._out.flush()  # to the system: no kill of this process can undo it
+            if time.monotonic() - self._synced >= SYNC_S:
+                os.fsync(self._out.fileno())  # to the disk: nor can a power failure
+                self._synced = time.monotonic()
         except OSError as error:
             self._failed = True
             self.warnings += (

@@ -105,6 +105,14 @@ def _cut_all(start: int, held: list[Samples], longest: int, shortest: int, rest:
     yield Window(start, samples)
 
 
+def batches_by_length(windows: Sequence[Window], size: int) -> list[list[int]]:
+    """The places of the windows in batches of `size`, like lengths together and the longest first: a batch
+    costs what its longest window does, times its windows.
+    """
+    order = sorted(range(len(windows)), key=lambda n: (-len(windows[n].samples), n))
+    return [sorted(order[first : first + size]) for first in range(0, len(order), size)]
+
+
 def wanted(
     blocks: Iterable[Samples], spans: Sequence[tuple[int, int | None]]
 ) -> Iterator[tuple[int, Samples]]:
@@ -137,4 +145,4 @@ def quietest(samples: Samples, earliest: int, latest: int) -> int:
     return int(np.clip(low + (best + QUIET_HOPS // 2) * HOP, earliest, latest))
 
 
-__all__ = ["Window", "quietest", "spans_of", "wanted", "windows"]
+__all__ = ["Window", "batches_by_length", "quietest", "spans_of", "wanted", "windows"]

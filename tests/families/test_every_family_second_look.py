@@ -52,7 +52,7 @@ def test_what_was_missed_is_found(
     hear, deaf = Conformer._hear, [True]
 
     def first_time_deaf(self: Any, run: Any, windows: Any) -> Any:
-        return [] if deaf and deaf.pop() else hear(self, run, windows)
+        return [("", []) for _ in windows] if deaf and deaf.pop() else hear(self, run, windows)
 
     monkeypatch.setattr(Conformer, "_hear", first_time_deaf)
     told = list[PartialText]()

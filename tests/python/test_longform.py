@@ -8,7 +8,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rustasr.longform import SHORTEST_REST_S, quietest, spans_of, windows
+from rustasr.longform import SHORTEST_REST_S, Window, batches_by_length, quietest, spans_of, windows
 
 RATE = 16000
 
@@ -19,6 +19,16 @@ def noise(seconds: float, seed: int = 0) -> np.ndarray:
 
 def blocks(samples: np.ndarray, size: int) -> list[np.ndarray]:
     return [samples[i : i + size] for i in range(0, len(samples), size)]
+
+
+@given(st.lists(st.integers(1, 50), max_size=40), st.integers(1, 7))
+def test_batches_hold_every_window_once_and_like_lengths(lengths: list[int], size: int) -> None:
+    found = batches_by_length([Window(0, np.zeros(n, np.float32)) for n in lengths], size)
+    assert sorted(n for batch in found for n in batch) == list(range(len(lengths)))
+    assert all(batch == sorted(batch) for batch in found)
+    assert all(len(batch) == size for batch in found[:-1])
+    sizes = [[lengths[n] for n in batch] for batch in found]
+    assert all(min(a) >= max(b) for a, b in pairwise(sizes))
 
 
 @settings(max_examples=60, deadline=None)

@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from rustasr.registry import ModelInfo
 
 BLOCK_SECONDS = 10.0
+BATCHES_AHEAD = 4  # windows for so many batches are read ahead, to put like lengths together
 SHORTEST_WINDOW_S = 0.1  # nothing is said in less, and some front ends need more than one frame
 HOTWORD_BEAMS = 4  # beams when hotwords are given and `beam_size` is not
 # Below this mean log-probability of its tokens a segment is flagged. Measured on small checkpoints: speech is
@@ -226,10 +227,15 @@ class Conformer(Family[ConformerOptions, _Run]):
             longform.spans_of(options.clip_timestamps),
         )
         loud = (w for w in found if w.duration >= SHORTEST_WINDOW_S and not w.is_digital_silence)
-        while batch := list(itertools.islice(loud, options.batch_size)):
-            self._window_batch(run, batch)
-            report(Progress(batch[-1].offset + batch[-1].duration, run.source.duration, run.segments))
-            run.check()
+        # Who reads along wants the windows in their order; else there is some choice among them.
+        n_ahead = options.batch_size * (1 if run.on_text is not None else BATCHES_AHEAD)
+        done_s = 0.0
+        while ahead := list(itertools.islice(loud, n_ahead)):
+            for done in self._window_batches(run, ahead):
+                report(Progress(max(done_s, ahead[0].offset + done), run.source.duration, run.segments))
+                run.check()
+            done_s = ahead[-1].offset + ahead[-1].duration
+            report(Progress(done_s, run.source.duration, run.segments))
 
     def _counted(self, run: _Run) -> Iterator[NDArray[np.float32]]:
         n_samples = 0
@@ -238,15 +244,29 @@ class Conformer(Family[ConformerOptions, _Run]):
             run.duration = n_samples / SAMPLE_RATE
             yield block
 
-    def _window_batch(self, run: _Run, windows: Sequence[Window]) -> None:
+    def _window_batches(self, run: _Run, windows: Sequence[Window]) -> Iterator[float]:
+        """Fills the run with what is said in the windows, and tells after each batch how many seconds of them
+        are done.
+        """
+        heard, done_s, n_told = dict[int, tuple[str, list[Segment]]](), 0.0, 0
+        for places in longform.batches_by_length(windows, run.options.batch_size):
+            batch = [windows[n] for n in places]
+            heard.update(zip(places, self._window_batch(run, batch), strict=True))
+            while n_told in heard:  # in the order of time
+                text, segments = heard.pop(n_told)
+                run.texts += [text] if text else []
+                run.segments += segments
+                n_told += 1
+            done_s += sum(window.duration for window in batch)
+            yield done_s
+
+    def _window_batch(self, run: _Run, windows: Sequence[Window]) -> list[tuple[str, list[Segment]]]:
         key = ["windows", *([window.start, len(window.samples)] for window in windows)]
         kind = list[tuple[str, list[Segment]]]
-        for text, segments in run.rounds.remember(key, kind, lambda: self._hear(run, windows)):
-            run.texts.append(text)
-            run.segments += segments
+        return run.rounds.remember(key, kind, lambda: self._hear(run, windows))
 
     def _hear(self, run: _Run, windows: Sequence[Window]) -> list[tuple[str, list[Segment]]]:
-        """The text of each window in which something is said, and its segments."""
+        """The text of each window, "" where nothing is said, and its segments."""
         encoded = run.session.encode([self.features(run.session, window.samples) for window in windows])
         found = run.session.recognize(encoded, range(len(windows)), run.search)
         heard_in = list[tuple[str, list[Segment]]]()
@@ -254,8 +274,7 @@ class Conformer(Family[ConformerOptions, _Run]):
             frame_s = self.frame_seconds(len(window.samples), n_frames)
             heard = Heard(one.tokens, one.frames, one.durations, one.logprobs, frame_s)
             text = self.text(one.tokens).strip()
-            if text:
-                heard_in.append((text, list(self._segments(run, window, heard))))
+            heard_in.append((text, list(self._segments(run, window, heard)) if text else []))
         return heard_in
 
     def features(self, session: _core.Session, samples: NDArray[np.float32]) -> NDArray[np.float32]:

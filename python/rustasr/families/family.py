@@ -324,7 +324,7 @@ class Family(ABC, Generic[OptionsT, RunT]):
             return {
                 "recording": recording_identity(source),
                 "model": model_identity(self.core.path),
-                "set of options": repr((options, detector, aligner)),
+                "set of options": repr((options, detector, aligner, run.on_text is not None)),
                 "version of rustasr": _version(),
             }
 
