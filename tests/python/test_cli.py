@@ -95,7 +95,7 @@ def test_help_and_version_are_quick_and_need_no_core() -> None:
         ["transcribe", "a.wav", "--logprob-threshold", "low"],
         ["quantize", "-i", "x", "-o", "y", "-q", "q8_0", "--tensor-type", "embedding"],
         ["transcribe", "a.wav", "--model", "x", "--gguf", "y"],
-        ["transcribe", "a.wav", "--vad", "silero"],
+        ["transcribe", "a.wav", "--vad", "energy"],
         ["convert", "x"],
         ["quantize", "--input", "x", "--output", "y"],
         ["benchmark", "--audio", "x"],

@@ -1,0 +1,161 @@
+"""Hours of speech, and a thousand files: opt-in (`--run-slow`), half an hour on two free cores."""
+
+from __future__ import annotations
+
+import csv
+import json
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jiwer
+import numpy as np
+import pytest
+import soundfile
+from wer import normalize
+
+from rustasr.audio import load_audio
+from rustasr.cli.outputs import journal_path
+
+pytestmark = [pytest.mark.slow, pytest.mark.weights, pytest.mark.shared]
+
+HOURS = 3.0
+PAUSE_S = 0.7
+LOST_RUN = 3
+COMMAND = (
+    "import resource, sys; from rustasr import cli\n"
+    "try: cli.main()\n"
+    "finally: print('peak', resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024, file=sys.stderr)"
+)
+
+
+def clips_with_words(audio: Path) -> list[tuple[Path, str]]:
+    """English clips of at least 2 s whose words are known."""
+    with open(audio / "MANIFEST.tsv", encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE))
+    return [
+        (audio / row["file"], row["reference"])
+        for row in rows
+        if row["file"].startswith("en/") and row["reference"] and float(row["seconds"]) >= 2
+        if not any(mark in row["ref_kind"] for mark in ("heard with", "file name", "audio may stop"))
+    ]
+
+
+def errors(reference: str, heard: str) -> tuple[int, int, int, int]:
+    """(wrong words, deletions, those of them in runs of LOST_RUN or more, reference words).
+
+    A word that is missing by itself is a mistake of the model ("book shop", "bookshop"); where a recording is
+    not read, several are missing in a row.
+    """
+    found = jiwer.process_words(" ".join(normalize(reference)), " ".join(normalize(heard)))
+    wrong = found.substitutions + found.deletions + found.insertions
+    runs = [c.ref_end_idx - c.ref_start_idx for c in found.alignments[0] if c.type == "delete"]
+    lost = sum(run for run in runs if run >= LOST_RUN)
+    return wrong, found.deletions, lost, found.hits + found.substitutions + found.deletions
+
+
+@pytest.fixture(scope="module")
+def three_hours(
+    shared_audio: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, list[int], list[Any]]:
+    """The file, which clip follows which, and the clips; written without holding more than one of them."""
+    clips, draw = clips_with_words(shared_audio), random.Random(7)
+    path, order, seconds = tmp_path_factory.mktemp("long") / "three_hours.flac", list[int](), 0.0
+    pause = np.zeros(round(PAUSE_S * 16000), np.float32)
+    with soundfile.SoundFile(path, "w", 16000, 1) as out:
+        while seconds < HOURS * 3600:
+            for n in draw.sample(range(len(clips)), len(clips)):
+                samples = load_audio(clips[n][0])
+                out.write(samples)
+                out.write(pause)
+                order.append(n)
+                seconds += (len(samples) + len(pause)) / 16000
+    return path, order, clips
+
+
+def transcribe(*arguments: object) -> subprocess.Popen[str]:
+    command = [sys.executable, "-c", COMMAND, "transcribe", *map(str, arguments), "--threads", "2"]
+    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+
+
+def document(path: Path) -> dict[str, Any]:
+    read: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return {key: value for key, value in read.items() if key not in ("inference_seconds", "rtf")}
+
+
+def test_three_hours(
+    three_hours: tuple[Path, list[int], list[Any]],
+    tiny_en_gguf: Callable[[str], Path],
+    asr: Callable[[str, str], Any],
+    tmp_path: Path,
+) -> None:
+    path, order, clips = three_hours
+    options = ["-m", tiny_en_gguf("q8_0"), "--batch-size", 4]
+    whole, killed = tmp_path / "whole.json", tmp_path / "killed.json"
+    process = transcribe(path, *options, "-o", whole)
+    _, said = process.communicate()
+    assert process.returncode == 0, said
+    peak_mb = int(said.split("peak")[-1])
+    # Killed somewhere in the first half, and continued.
+    first = transcribe(path, *options, "-o", killed)
+    until = random.Random().randint(3, 40)
+    while first.poll() is None and (
+        not journal_path(killed).exists() or journal_path(killed).read_bytes().count(b"\n") < until
+    ):
+        time.sleep(0.05)
+    first.send_signal(signal.SIGKILL)
+    first.communicate()
+    assert not killed.exists()
+    second = transcribe(path, *options, "-o", killed, "--resume")
+    _, said = second.communicate()
+    assert second.returncode == 0, said
+    assert "continuing" in said
+    assert document(killed) == document(whole)
+    # One by one.
+    model, alone = asr("tiny.en", "q8_0"), dict[int, int]()
+    for n in sorted(set(order)):
+        alone[n] = errors(clips[n][1], model.transcribe(clips[n][0]).text)[0]
+    reference = " ".join(clips[n][1] for n in order)
+    wrong, _, lost, words = errors(reference, document(whole)["text"])
+    together, apart = wrong / words, sum(alone[n] for n in order) / words
+    print(f"{words} words, {lost} lost, WER {together:.3%} in one file, {apart:.3%} one by one, {peak_mb} MB")
+    assert together <= apart + 0.003
+    assert peak_mb < 450
+
+
+@pytest.mark.parametrize(
+    ("name", "model"),
+    [("en_ljspeech_chapter1", "tiny.en"), ("en_readings_8min", "tiny.en"), ("ru_nsh_10min", "base")],
+)
+@pytest.mark.parametrize("vad", [None, "webrtc"])
+def test_hardly_a_word_is_left_out(
+    name: str, model: str, vad: str | None, shared_audio: Path, asr: Callable[[str, str], Any]
+) -> None:
+    reference = (shared_audio / "long" / f"{name}.txt").read_text(encoding="utf-8")
+    language = {"language": "ru"} if name.startswith("ru") else {}
+    result = asr(model, "q8_0").transcribe(shared_audio / "long" / f"{name}.flac", vad=vad, **language)
+    wrong, deleted, lost, words = errors(reference, result.text)
+    covered = None if result.coverage is None else f"{result.coverage.share:.2%} of the speech"
+    print(f"{name} {model} vad {vad}: {words} words, {deleted} missing, {lost} of them in a row; {covered}")
+    assert lost <= 0.005 * words
+    assert wrong < 0.2 * words
+
+
+def test_a_thousand_files(shared_audio: Path, asr: Callable[[str, str], Any]) -> None:
+    psutil = pytest.importorskip("psutil")
+    model, process = asr("tiny.en", "q8_0"), psutil.Process()
+    clips = sorted((shared_audio / "en_ivr").glob("*.flac"))
+    before = 0
+    for n in range(1000):
+        result = model.transcribe(clips[n % len(clips)], timestamps="word" if n % 3 else "segment")
+        assert result.duration > 0
+        if n == 49:
+            before = process.memory_info().rss
+    growth = (process.memory_info().rss - before) / 1e6
+    print(f"resident memory grew by {growth:.1f} MB after the first 50 of 1000 files")
+    assert growth < 20
