@@ -24,26 +24,33 @@ std::vector<int> factorize(int n) {
     return factors;
 }
 
-// One pass of radix r over n = r·m points with stride s: out[q + s(r·p + i)] = w_n^(p·i) Σ_k x[q + s(p +
-// m·k)] w_r^(i·k). Complex points are pairs of lanes: real part, imaginary part.
-RUSTASR_CLONES void stockham_pass(int radix, int n, int stride, int total,
-                                  const std::complex<double>* twiddles, const FftLane* x, FftLane* y) {
-    const int m = n / radix;
+// w_n^(p·i) w_r^(i·k), n = r·m.
+FftPass make_pass(int radix, int m, int stride) {
+    FftPass pass{radix, m, stride, {}};
+    const int n = radix * m;
     for (int p = 0; p < m; ++p) {
         for (int i = 0; i < radix; ++i) {
-            double wr[5], wi[5];  // w_n^(p·i) w_r^(i·k)
-            for (int k = 0; k < radix; ++k) {
-                const int index = ((p * i) * (total / n) + (i * k % radix) * (total / radix)) % total;
-                wr[k] = twiddles[index].real();
-                wi[k] = twiddles[index].imag();
-            }
+            for (int k = 0; k < radix; ++k) pass.twiddles.push_back(unit((p + m * k) * i % n, n));
+        }
+    }
+    return pass;
+}
+
+// One pass of radix r over n = r·m points with stride s: out[q + s(r·p + i)] = w_n^(p·i) Σ_k x[q + s(p +
+// m·k)] w_r^(i·k). Complex points are pairs of lanes: real part, imaginary part.
+RUSTASR_CLONES void stockham_pass(const FftPass& pass, const FftLane* x, FftLane* y) {
+    const int radix = pass.radix, m = pass.m, stride = pass.stride;
+    const std::complex<double>* w = pass.twiddles.data();
+    for (int p = 0; p < m; ++p) {
+        for (int i = 0; i < radix; ++i, w += radix) {
             for (int q = 0; q < stride; ++q) {
                 double re[kFftLanes] = {}, im[kFftLanes] = {};
                 for (int k = 0; k < radix; ++k) {
                     const FftLane* a = x + 2 * (q + stride * (p + m * k));
+                    const double wr = w[k].real(), wi = w[k].imag();
                     for (int lane = 0; lane < kFftLanes; ++lane) {
-                        re[lane] += wr[k] * a[0].v[lane] - wi[k] * a[1].v[lane];
-                        im[lane] += wr[k] * a[1].v[lane] + wi[k] * a[0].v[lane];
+                        re[lane] += wr * a[0].v[lane] - wi * a[1].v[lane];
+                        im[lane] += wr * a[1].v[lane] + wi * a[0].v[lane];
                     }
                 }
                 FftLane* out = y + 2 * (q + stride * (radix * p + i));
@@ -76,12 +83,18 @@ RUSTASR_CLONES void unpack_power(int half, const std::complex<double>* unpack, c
 
 }  // namespace
 
-RealFft::RealFft(int n) : n_(n), factors_(n % 2 == 0 ? factorize(n / 2) : std::vector<int>{}) {
-    if (n < 4 || factors_.empty()) {
+RealFft::RealFft(int n) : n_(n) {
+    const std::vector<int> factors = n % 2 == 0 ? factorize(n / 2) : std::vector<int>{};
+    if (n < 4 || factors.empty()) {
         throw OptionError("an FFT of " + std::to_string(n) +
                           " points: expected an even product of 2, 3 and 5");
     }
-    for (int k = 0; k < n / 2; ++k) twiddles_.push_back(unit(k, n / 2));
+    int remaining = n / 2, stride = 1;
+    for (int radix : factors) {
+        remaining /= radix;
+        passes_.push_back(make_pass(radix, remaining, stride));
+        stride *= radix;
+    }
     for (int k = 0; k <= n / 2; ++k) unpack_.push_back(unit(k, n));
 }
 
@@ -90,12 +103,9 @@ void RealFft::power(FftLane* frames, FftLane* scratch, FftLane* power) const {
         n_ / 2;  // even samples are the real parts, odd ones the imaginary parts: already in place
     FftLane* x = frames;
     FftLane* y = scratch;
-    int remaining = half, stride = 1;
-    for (int radix : factors_) {
-        stockham_pass(radix, remaining, stride, half, twiddles_.data(), x, y);
+    for (const FftPass& pass : passes_) {
+        stockham_pass(pass, x, y);
         std::swap(x, y);
-        remaining /= radix;
-        stride *= radix;
     }
     unpack_power(half, unpack_.data(), x, power);
 }

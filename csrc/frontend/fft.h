@@ -15,6 +15,14 @@ struct FftLane {
     double v[kFftLanes];
 };
 
+/// One pass of a transform: `radix` points at a distance become one step of their transform each.
+struct FftPass {
+    int radix;
+    int m;                                       // remaining points / radix
+    int stride;                                  // of the points that share their factors
+    std::vector<std::complex<double>> twiddles;  // [m, radix, radix]
+};
+
 class RealFft {
    public:
     /// n: even, n/2 a product of 2, 3, 4 and 5. Throws OptionError.
@@ -30,9 +38,8 @@ class RealFft {
 
    private:
     int n_;
-    std::vector<int> factors_;                    // of n/2
-    std::vector<std::complex<double>> twiddles_;  // exp(-2πi k/(n/2)), k < n/2
-    std::vector<std::complex<double>> unpack_;    // exp(-2πi k/n), k <= n/2
+    std::vector<FftPass> passes_;               // over n/2 points
+    std::vector<std::complex<double>> unpack_;  // exp(-2πi k/n), k <= n/2
 };
 
 }  // namespace rustasr

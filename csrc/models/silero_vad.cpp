@@ -3,23 +3,26 @@
 // and OnnxWrapper in silero_vad/utils_vad.py. Its sizes at 16 kHz, F frames at once:
 //
 //   samples: 64 of the frame before, 512, then 64 reflected       [640, F]
-//     in windows of 256, every 128                                [256, 4·F]
-//   stft        · Hann-weighted cosines and sines                 [2·129, 4·F]
-//     √(re² + im²)                                                [129, 4, F]
-//   encoder.0   k3 s1, ReLU                                       [128, 4, F]
+//   stft        magnitudes of windows of 256, every 128           [129, 4, F]
+//     each with its neighbours                                    [3·129, 4·F]
+//   encoder.0   k3 s1, ReLU                                       [128, 4·F]
 //   encoder.1   k3 s2, ReLU                                       [64, 2, F]
 //   encoder.2   k3 s2, ReLU: the first tap meets padding          [64, F]
 //   encoder.3   k3 s1, ReLU: the outer taps meet padding          [128, F]
 //   lstm        the state goes from frame to frame                [128, F]
 //   output      ReLU, 128 → 1, sigmoid                            [F]
 //
-// Frequencies are filled with zeros to 144 (n_bins): rows of 3·129 values would miss ggml's fast products.
+// The spectrum is a Fourier transform on the CPU (frontend/fft), not the product with cosines and sines of
+// the official file, which takes three times as long; what is laid out for encoder.0 is filled with zeros to
+// whole vectors of 16, without which ggml's fast products do not take it.
 
 #include <algorithm>
+#include <cmath>
 #include <string>
 #include <vector>
 
 #include "core/error.h"
+#include "frontend/fft.h"
 #include "models/model.h"
 #include "nn/layers.h"
 #include "nn/lstm.h"
@@ -31,17 +34,18 @@ constexpr int kSteps = 4;            // windows of a frame: what the strides of 
 constexpr int64_t kMostFrames = 64;  // in one graph: its tensors stay in the second-level cache
 
 struct SileroConfig {
-    int window;   // samples of a frame
-    int context;  // samples before it that it sees
-    int padding;  // samples reflected behind it
-    int n_fft, hop_length;
-    int n_bins;                     // frequencies, with those that are zero
+    int window;                     // samples of a frame
+    int context;                    // samples before it that it sees
+    int padding;                    // samples reflected behind it
+    int n_fft, hop_length;          // of the spectra
     std::vector<int32_t> channels;  // of the encoder's outputs
     int n_hidden;
 
     /// Throws ModelFileError, or UnsupportedModelError for other windows than the published ones.
     static SileroConfig read(const GgufFile& file);
     int n_signal() const { return context + window + padding; }
+    int n_bins() const { return n_fft / 2 + 1; }
+    int n_patch() const { return (3 * n_bins() + 15) / 16 * 16; }  // three spectra, then zeros
 };
 
 SileroConfig SileroConfig::read(const GgufFile& file) {
@@ -54,7 +58,6 @@ SileroConfig SileroConfig::read(const GgufFile& file) {
     c.padding = size("padding", 4096);
     c.n_fft = size("n_fft", 4096);
     c.hop_length = size("hop_length", 4096);
-    c.n_bins = size("n_bins", 4096);
     c.channels = file.i32_array("silero_vad.channels");
     c.n_hidden = size("n_hidden", 4096);
     const auto fail = [&](const std::string& key, const std::string& expected, const std::string& found) {
@@ -68,6 +71,7 @@ SileroConfig SileroConfig::read(const GgufFile& file) {
     }
     if (c.context > c.window) fail("context", "at most silero_vad.window", std::to_string(c.context));
     if (c.padding >= c.window) fail("padding", "less than silero_vad.window", std::to_string(c.padding));
+    if (c.n_fft < 4 || (c.n_fft & (c.n_fft - 1)) != 0) fail("n_fft", "a power of 2", std::to_string(c.n_fft));
     const int covered = c.n_fft + (kSteps - 1) * c.hop_length;
     if (covered != c.n_signal()) {
         fail("n_fft", "windows that cover " + std::to_string(c.n_signal()) + " samples",
@@ -76,44 +80,74 @@ SileroConfig SileroConfig::read(const GgufFile& file) {
     return c;
 }
 
+/// Frames of samples → what encoder.0 reads.
+class SileroFrontend {
+   public:
+    SileroFrontend(Weights w, const SileroConfig& c)
+        : config_(c), fft_(c.n_fft), window_(w.host_f32("window", {c.n_fft})) {}
+
+    /// signals [n_signal, F] → the magnitudes' places in patches [n_patch, kSteps, F]; the others are not
+    /// touched. Computes the share of thread `ith` of `nth`.
+    void compute(const float* signals, int64_t n_frames, float* patches, int ith, int nth) const;
+
+   private:
+    const SileroConfig& config_;
+    RealFft fft_;
+    const float* window_;  // [n_fft]
+};
+
+void SileroFrontend::compute(const float* signals, int64_t n_frames, float* patches, int ith, int nth) const {
+    static_assert(kFftLanes % kSteps == 0, "lanes hold whole frames");
+    constexpr int64_t kMost = kFftLanes / kSteps;  // frames at once
+    const int64_t n_bins = config_.n_bins(), n_patch = config_.n_patch();
+    std::vector<FftLane> windows(static_cast<size_t>(config_.n_fft)), scratch(fft_.scratch_size());
+    std::vector<FftLane> power(static_cast<size_t>(n_bins));
+    std::vector<float> magnitude(static_cast<size_t>(n_bins));
+    for (int64_t first = ith * kMost; first < n_frames; first += nth * kMost) {
+        const int64_t n = std::min(kMost, n_frames - first);
+        for (int64_t lane = 0; lane < kFftLanes; ++lane) {  // lanes that are left over repeat the last frame
+            const int64_t frame = first + std::min(lane / kSteps, n - 1);
+            const float* from = signals + frame * config_.n_signal() + lane % kSteps * config_.hop_length;
+            for (size_t i = 0; i < windows.size(); ++i) windows[i].v[lane] = double(from[i]) * window_[i];
+        }
+        fft_.power(windows.data(), scratch.data(), power.data());
+        for (int64_t lane = 0; lane < n * kSteps; ++lane) {
+            for (size_t k = 0; k < magnitude.size(); ++k)
+                magnitude[k] = std::sqrt(static_cast<float>(power[k].v[lane]));
+            // The last tap of the place before, the middle one of its own, the first one of the next.
+            float* place = patches + (first * kSteps + lane) * n_patch;
+            if (lane % kSteps > 0) std::copy_n(magnitude.begin(), n_bins, place - n_patch + 2 * n_bins);
+            std::copy_n(magnitude.begin(), n_bins, place + n_bins);
+            if (lane % kSteps + 1 < kSteps) std::copy_n(magnitude.begin(), n_bins, place + n_patch);
+        }
+    }
+}
+
 struct SileroNetwork {
     SileroNetwork(Weights w, const SileroConfig& c)
-        : stft(w / "stft", c.n_fft, int64_t{2} * c.n_bins, false),
-          conv0(w / "encoder" / 0, c.n_bins, c.channels[0], 3, 1),
+        : conv0(w / "encoder" / 0, c.n_patch(), c.channels[0]),
           conv1(w / "encoder" / 1, c.channels[0], c.channels[1], 3, 2),
           conv2(w / "encoder" / 2, int64_t{2} * c.channels[1], c.channels[2]),
           conv3(w / "encoder" / 3, c.channels[2], c.channels[3]),
           lstm(w / "lstm", c.channels[3], c.n_hidden),
           output(w / "output", c.n_hidden, 1) {}
 
-    /// windows [n_fft, kSteps·F] → [channels[3], F]
-    ggml_tensor* encode(Graph& graph, ggml_tensor* windows) const;
+    /// patches [n_patch, kSteps·F] → [channels[3], F]
+    ggml_tensor* encode(Graph& graph, ggml_tensor* patches) const;
 
-    Linear stft;
-    Conv1d conv0, conv1;
-    Linear conv2, conv3;  // of the taps that never meet padding alone
+    Linear conv0;
+    Conv1d conv1;
+    Linear conv2, conv3;  // of the taps that meet more than padding
     LstmSequence lstm;
     Linear output;
 };
 
-ggml_tensor* magnitude(Graph& graph, ggml_tensor* spectrum) {  // [2·n_bins, m] → [n_bins, m]
+ggml_tensor* SileroNetwork::encode(Graph& graph, ggml_tensor* patches) const {
     ggml_context* ctx = graph.ctx();
-    ggml_tensor* squares = ggml_sqr(ctx, spectrum);
-    const auto half = [&](int64_t i) {
-        const int64_t n = squares->ne[0] / 2;
-        return ggml_view_2d(ctx, squares, n, squares->ne[1], squares->nb[1],
-                            static_cast<size_t>(i * n) * squares->nb[0]);
-    };
-    return ggml_sqrt(ctx, ggml_add(ctx, half(0), half(1)));
-}
-
-ggml_tensor* SileroNetwork::encode(Graph& graph, ggml_tensor* windows) const {
-    ggml_context* ctx = graph.ctx();
-    const int64_t n_frames = windows->ne[1] / kSteps;
-    ggml_tensor* x = magnitude(graph, stft(graph, windows));
+    const int64_t n_frames = patches->ne[1] / kSteps;
+    ggml_tensor* x = conv0(graph, patches, Activation::Relu);
     x = ggml_reshape_3d(ctx, x, x->ne[0], kSteps, n_frames);
-    x = conv0(graph, ggml_pad_ext(ctx, x, 0, 0, 1, 1, 0, 0, 0, 0), Activation::Relu);
-    x = conv1(graph, ggml_pad_ext(ctx, x, 0, 0, 1, 0, 0, 0, 0, 0), Activation::Relu);
+    x = conv1(graph, pad_frames(graph, x, 1, 0), Activation::Relu);
     x = conv2(graph, ggml_reshape_2d(ctx, x, 2 * x->ne[0], n_frames), Activation::Relu);
     return conv3(graph, x, Activation::Relu);
 }
@@ -123,10 +157,12 @@ class SileroModel : public Model {
     explicit SileroModel(std::unique_ptr<WeightStore> store)
         : Model(std::move(store)),
           config(SileroConfig::read(store_->file())),
+          frontend(store_->root() / "vad" / "stft", config),
           network(store_->root() / "vad", config) {}
     std::unique_ptr<Session> session() const override;
 
     const SileroConfig config;
+    const SileroFrontend frontend;
     const SileroNetwork network;
 };
 
@@ -135,7 +171,7 @@ struct Pass {
     Pass(Backend& backend, const SileroModel& model, int64_t n_frames);
     int64_t n_frames;
     Graph graph;
-    ggml_tensor* windows;        // [n_fft, kSteps·F]
+    ggml_tensor* patches;        // [n_patch, kSteps·F]
     ggml_tensor* state;          // [2·n_hidden]: h, then c, before the first frame
     ggml_tensor* last_state;     // the same after the last one
     ggml_tensor* probabilities;  // [1, F]
@@ -146,9 +182,9 @@ Pass::Pass(Backend& backend, const SileroModel& model, int64_t n_frames)
     const SileroConfig& c = model.config;
     const SileroNetwork& network = model.network;
     ggml_context* ctx = graph.ctx();
-    windows = graph.input(GGML_TYPE_F32, {c.n_fft, kSteps * n_frames});
+    patches = graph.input(GGML_TYPE_F32, {c.n_patch(), kSteps * n_frames});
     state = graph.input(GGML_TYPE_F32, {int64_t{2} * c.n_hidden});
-    ggml_tensor* states = network.lstm(graph, network.encode(graph, windows), state);
+    ggml_tensor* states = network.lstm(graph, network.encode(graph, patches), state);
     ggml_tensor* h = ggml_cont(ctx, ggml_view_2d(ctx, states, c.n_hidden, n_frames, states->nb[1], 0));
     probabilities = ggml_sigmoid(ctx, network.output(graph, ggml_relu(ctx, h)));
     last_state = ggml_cont(ctx, ggml_view_1d(ctx, states, int64_t{2} * c.n_hidden,
@@ -161,7 +197,11 @@ Pass::Pass(Backend& backend, const SileroModel& model, int64_t n_frames)
 class SileroSession : public Session {
    public:
     SileroSession(std::shared_ptr<const SileroModel> model, ggml_backend_dev_t device)
-        : Session(device, model->threads()), model_(std::move(model)), place_(start()) {}
+        : Session(device, model->threads()),
+          model_(std::move(model)),
+          config_(model_->config),
+          place_(start()),
+          patches_(static_cast<size_t>(kMostFrames * kSteps * config_.n_patch())) {}
 
     std::vector<float> speech_probabilities(const float* pcm, int64_t n_samples) override;
     void reset() override { place_ = start(); }
@@ -174,20 +214,21 @@ class SileroSession : public Session {
     };
     Place start() const;
     Pass& pass_for(int64_t n_frames);
-    /// The windows of the next frames; behind the samples lie zeros.
+    /// What the network sees of the next frames; behind the samples lie zeros.
     void cut(const float* pcm, int64_t n_samples, int64_t n_frames, Place& place);
 
     std::shared_ptr<const SileroModel> model_;
+    const SileroConfig& config_;
     Place place_;
-    std::vector<float> signal_, windows_;
+    std::vector<float> signals_;  // [n_signal, F]
+    std::vector<float> patches_;  // [n_patch, kSteps·F]
     /// The graph of kMostFrames, and that of the last smaller number.
     std::unique_ptr<Pass> most_, fewer_;
 };
 
 SileroSession::Place SileroSession::start() const {
-    const SileroConfig& c = model_->config;
-    return {std::vector<float>(static_cast<size_t>(c.context)),
-            std::vector<float>(static_cast<size_t>(c.n_hidden) * 2)};
+    return {std::vector<float>(static_cast<size_t>(config_.context)),
+            std::vector<float>(static_cast<size_t>(config_.n_hidden) * 2)};
 }
 
 Pass& SileroSession::pass_for(int64_t n_frames) {
@@ -197,30 +238,29 @@ Pass& SileroSession::pass_for(int64_t n_frames) {
 }
 
 void SileroSession::cut(const float* pcm, int64_t n_samples, int64_t n_frames, Place& place) {
-    const SileroConfig& c = model_->config;
-    signal_.resize(static_cast<size_t>(c.n_signal()));
-    windows_.resize(static_cast<size_t>(n_frames * kSteps * c.n_fft));
-    const auto frame = signal_.begin() + c.context, end = frame + c.window;
-    auto window = windows_.begin();
-    for (int64_t first = 0; first < n_frames * c.window; first += c.window) {
-        std::copy(place.context.begin(), place.context.end(), signal_.begin());
-        const int64_t n = std::clamp<int64_t>(n_samples - first, 0, c.window);
-        std::fill(std::copy_n(pcm + first, n, frame), end, 0.0f);
-        for (int i = 0; i < c.padding; ++i) end[i] = end[-2 - i];  // without the edge itself
-        std::copy(end - c.context, end, place.context.begin());
-        for (int step = 0; step < kSteps; ++step)
-            window = std::copy_n(signal_.begin() + step * c.hop_length, c.n_fft, window);
+    signals_.resize(static_cast<size_t>(n_frames * config_.n_signal()));
+    auto to = signals_.begin();
+    for (int64_t first = 0; first < n_frames * config_.window; first += config_.window) {
+        to = std::copy(place.context.begin(), place.context.end(), to);
+        const int64_t n = std::min<int64_t>(config_.window, n_samples - first);
+        const auto end = to + config_.window;
+        std::fill(std::copy_n(pcm + first, n, to), end, 0.0f);
+        std::copy(end - config_.context, end, place.context.begin());
+        to = std::reverse_copy(end - 1 - config_.padding, end - 1, end);  // without the edge itself
     }
+    backend_.parallel([&](int ith, int nth) {
+        model_->frontend.compute(signals_.data(), n_frames, patches_.data(), ith, nth);
+    });
 }
 
 std::vector<float> SileroSession::speech_probabilities(const float* pcm, int64_t n_samples) {
-    const int64_t size = model_->config.window, n_frames = (n_samples + size - 1) / size;
+    const int64_t size = config_.window, n_frames = (n_samples + size - 1) / size;
     std::vector<float> probabilities(static_cast<size_t>(n_frames));
     Place place = place_;
     for (int64_t done = 0; done < n_frames;) {
         Pass& pass = pass_for(std::min(kMostFrames, n_frames - done));
         cut(pcm + done * size, n_samples - done * size, pass.n_frames, place);
-        write(pass.windows, windows_.data());
+        write(pass.patches, patches_.data());
         write(pass.state, place.state.data());
         pass.graph.run();
         read(pass.probabilities, &probabilities[static_cast<size_t>(done)]);

@@ -95,7 +95,7 @@ WhisperEncoder::WhisperEncoder(Weights w, const WhisperConfig& c)
 ggml_tensor* WhisperEncoder::operator()(Graph& graph, ggml_tensor* mel) const {
     ggml_context* ctx = graph.ctx();
     ggml_tensor* x = conv1(graph, mel, Activation::Gelu);
-    x = conv2(graph, ggml_pad_ext(ctx, x, 0, 0, 1, 0, 0, 0, 0, 0), Activation::Gelu);
+    x = conv2(graph, pad_frames(graph, x, 1, 0), Activation::Gelu);
     x = graph.tap("conv", ggml_add(ctx, x, positional_embedding));  // [d, 1500, B]
     const int64_t n_frames = x->ne[1], batch = x->ne[2];
     x = ggml_reshape_2d(ctx, x, x->ne[0], n_frames * batch);

@@ -128,7 +128,7 @@ class Conv1dSubsampling final : public Subsampling {
         for (size_t i = 0; i < conv_.size(); ++i) {
             if (i) {
                 x = batch.masks[i].zero_padding(graph, x);
-                x = ggml_pad_ext(graph.ctx(), x, 0, 0, padding_, padding_, 0, 0, 0, 0);
+                x = pad_frames(graph, x, padding_, padding_);
             }
             x = conv_[i](graph, x, Activation::Relu);
         }

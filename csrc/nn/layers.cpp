@@ -2,6 +2,7 @@
 
 #include "core/error.h"
 #include "kernels/elementwise.h"
+#include "kernels/padding.h"
 
 namespace rustasr {
 ggml_tensor* activate(Graph& graph, ggml_tensor* x, ggml_tensor* bias, Activation activation) {
@@ -20,6 +21,11 @@ ggml_tensor* activate(Graph& graph, ggml_tensor* x, ggml_tensor* bias, Activatio
             break;
     }
     return x;
+}
+
+ggml_tensor* pad_frames(Graph& graph, ggml_tensor* x, int before, int after) {
+    if (graph.cpu_kernels()) return kernels::pad_frames(graph.ctx(), x, before, after);
+    return ggml_pad_ext(graph.ctx(), x, 0, 0, before, after, 0, 0, 0, 0);
 }
 
 Linear::Linear(Weights weights, int64_t k, int64_t n, bool with_bias)

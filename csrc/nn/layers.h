@@ -15,6 +15,9 @@ using kernels::Activation;
 /// activation(x + bias); bias [n] or null. x is overwritten where that saves memory.
 ggml_tensor* activate(Graph& graph, ggml_tensor* x, ggml_tensor* bias, Activation activation);
 
+/// x [n, T, B] with zeros before and after the frames of each sequence: [n, before + T + after, B].
+ggml_tensor* pad_frames(Graph& graph, ggml_tensor* x, int before, int after);
+
 /// Activations [k, …] made ready for several Linears that read the same input.
 struct LinearInput {
     ggml_tensor* plain;                // F32

@@ -1,5 +1,6 @@
 // The convolutions of a conformer in every form that this machine can run, against double precision.
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <string>
 #include <vector>
@@ -8,6 +9,7 @@
 #include "core/error.h"
 #include "kernel_graph.h"
 #include "kernels/elementwise_form.h"
+#include "kernels/padding.h"
 
 namespace {
 
@@ -272,6 +274,29 @@ TEST_CASE("strided convolutions: ragged batches") {
     Strided p{16, 30, 20, 3, 4};
     p.lengths = {15, 1, 0, 8};
     check(p, 2000);
+}
+
+TEST_CASE("pad_frames: zeros around the frames of each sequence, whatever the threads") {
+    for (const auto& [n, T, B] : {std::array<int64_t, 3>{5, 4, 3}, {1, 1, 1}, {7, 30, 1}, {3, 2, 9}}) {
+        KernelGraph g;
+        const std::vector<float> values = random_values(count(n, T, B), 0, 1, 1);
+        ggml_tensor* x = g.floats({n, T, B}, values);
+        for (const auto& [before, after] : {std::pair<int, int>{1, 0}, {0, 2}, {3, 1}, {0, 0}}) {
+            std::vector<float> expected;
+            for (int64_t b = 0; b < B; b++) {
+                expected.resize(expected.size() + count(n, before), 0.0f);
+                const auto sequence = values.begin() + b * n * T;
+                expected.insert(expected.end(), sequence, sequence + n * T);
+                expected.resize(expected.size() + count(n, after), 0.0f);
+            }
+            for (int threads : {1, 2, 3, 8}) {
+                const auto found = g.run(threads, [&, before = before, after = after](ggml_context* c) {
+                    return pad_frames(c, x, before, after);
+                });
+                CHECK(found == expected);
+            }
+        }
+    }
 }
 
 TEST_CASE("convolutions: wrong operands are refused with their shape") {

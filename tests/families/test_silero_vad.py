@@ -358,7 +358,7 @@ def test_every_missing_key_and_tensor_is_named(tmp_path: Path, random_gguf: Path
         ("padding", 512),
         ("n_fft", 512),
         ("hop_length", 64),
-        ("n_bins", 129),
+        ("n_fft", 254),
         ("n_hidden", 1 << 31),
         ("channels", [128, 64, 64]),
         ("channels", [128, -64, 64, 128]),

@@ -51,12 +51,12 @@ def test_the_weights_stay_f32_whatever_is_asked_for(qtype: str, tmp_path: Path, 
 def test_what_meets_padding_is_left_out_and_the_rest_is_moved(tmp_path: Path, state: State) -> None:
     convert(write_jit(tmp_path / "silero_vad.jit", state), tmp_path / "a.gguf")
     made = {tensor.name: tensor.build() for tensor in open_gguf(tmp_path / "a.gguf").tensors}
-    basis = made["vad.stft.weight"].reshape(2, 144, 256)
-    assert np.array_equal(basis[:, :129].reshape(258, 1, 256), state["stft.forward_basis_buffer"])
-    assert not basis[:, 129:].any()
-    first = made["vad.encoder.0.weight"].reshape(128, 3, 144)
-    assert np.array_equal(first[:, :, :129].transpose(0, 2, 1), state["encoder.0.reparam_conv.weight"])
-    assert not first[:, :, 129:].any()
+    np.testing.assert_allclose(made["vad.stft.window"], np.hanning(257)[:-1], rtol=0, atol=1e-7)
+    first = made["vad.encoder.0.weight"]
+    assert np.array_equal(
+        first[:, :387].reshape(128, 3, 129).transpose(0, 2, 1), state["encoder.0.reparam_conv.weight"]
+    )
+    assert first.shape == (128, 400) and not first[:, 387:].any()
     third = made["vad.encoder.2.weight"].reshape(64, 2, 64).transpose(0, 2, 1)
     assert np.array_equal(third, state["encoder.2.reparam_conv.weight"][:, :, 1:])
     assert np.array_equal(made["vad.encoder.3.weight"], state["encoder.3.reparam_conv.weight"][:, :, 1])
@@ -107,6 +107,10 @@ def _deep(levels: int) -> Any:
 DAMAGES: dict[str, Damage] = {
     "a tensor missing": without("decoder.rnn.bias_hh"),
     "the basis missing": without("stft.forward_basis_buffer"),
+    "another transform": lambda path, state: write_jit(
+        path, state | {"stft.forward_basis_buffer": state["stft.forward_basis_buffer"][::-1].copy()}
+    ),
+    "a transform not finite": with_tensor("stft.forward_basis_buffer", np.full((258, 1, 256), np.nan)),
     "a tensor too many": with_tensor("decoder.extra", [1.0]),
     "another shape": with_tensor("encoder.3.reparam_conv.weight", np.zeros((128, 64, 5))),
     "an empty tensor": with_tensor("decoder.decoder.2.bias", []),

@@ -213,6 +213,21 @@ def test_jfk_gives_the_known_webrtc_spans(mode: int, n_voiced: int, wanted: list
     assert vad.speech(blocks_of(samples, 777)) == wanted, "where blocks are cut makes no difference"
 
 
+@pytest.mark.shared
+@pytest.mark.parametrize(
+    ("mode", "n_voiced", "start"), [(0, 96, 480), (1, 96, 480), (2, 90, 960), (3, 68, 1440)]
+)
+def test_another_voice_gives_the_known_webrtc_spans(
+    mode: int, n_voiced: int, start: int, shared_audio: Path
+) -> None:
+    pytest.importorskip("webrtcvad")
+    vad = WebRtcVad(WebRtcOptions(mode=mode))
+    samples = load_audio(shared_audio / "en/LDC93S1.flac")
+    flags = list(vad.flags([samples]))
+    assert (len(flags), sum(flags)) == (97, n_voiced)
+    assert vad.speech([samples]) == [(start, 46560)]
+
+
 def runs(*lengths: int) -> list[bool]:
     """Flags that begin with silence: so many off, so many on, ..."""
     return [bool(i % 2) for i, length in enumerate(lengths) for _ in range(length)]

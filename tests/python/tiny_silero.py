@@ -17,12 +17,15 @@ State = dict[str, Array]
 
 
 def random_state(seed: int = 0) -> State:
-    """Random weights of a spread that keeps probabilities away from 0 and 1."""
+    """Random weights of a spread that keeps probabilities away from 0 and 1; the transform is a real one."""
     random = np.random.RandomState(seed)
     state = {}
     for name, shape in expected_tensors().items():
         fan_in = int(np.prod(shape[1:])) if len(shape) > 1 else 4
         state[name] = (random.standard_normal(shape) * (2 / fan_in) ** 0.5).astype(np.float32)
+    times = np.arange(256)
+    wave = np.exp(-2j * np.pi * np.outer(np.arange(129), times) / 256) * np.sin(np.pi * times / 256) ** 2
+    state["stft.forward_basis_buffer"] = np.concatenate([wave.real, wave.imag])[:, None].astype(np.float32)
     return state
 
 

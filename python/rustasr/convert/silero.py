@@ -1,8 +1,9 @@
 """Silero VAD -> GGUF (snakers4/silero-vad: silero_vad/data/silero_vad.jit, a TorchScript program).
 
 The program holds two networks, for 16 kHz and for 8 kHz; the first one is taken. Its algebra is done here:
-of two convolutions the taps that only ever meet padding are left out, both biases of the LSTM are summed,
-and frequencies are filled with zeros to whole vectors.
+of the products with windowed cosines and sines the window remains, of two convolutions the taps that only
+ever meet padding are left out, both biases of the LSTM are summed, and rows are filled with zeros to whole
+vectors.
 """
 
 from __future__ import annotations
@@ -17,15 +18,17 @@ from numpy.typing import NDArray
 from rustasr import registry
 from rustasr.convert.common import Checkpoint, FamilyPlan, Field, OutputTensor, check_tensors, file_sha256
 from rustasr.convert.sources import Source
+from rustasr.errors import UnsupportedModelError
 
 SAMPLE_RATE = 16000
 # Of the network for 16 kHz (pytorch_stft.py, vad_annotator.py inside the archive).
 WINDOW, CONTEXT, PADDING = 512, 64, 64  # samples
 N_FFT, HOP_LENGTH = 256, 128
 N_BINS = N_FFT // 2 + 1
-FILLED_BINS = 144  # rows of 3·144 values are whole vectors of 16
+N_PATCH = -(-3 * N_BINS // 16) * 16  # three spectra, filled to whole vectors
 CHANNELS = (128, 64, 64, 128)
 N_HIDDEN = 128
+_ROUNDING = 1e-6  # of the published basis: 8e-8
 _PREFIX = "_model."
 _IGNORED = ("_model_8k.", "_state", "_context")
 
@@ -57,12 +60,12 @@ def plan(source: Source, tokenizer: Path | None) -> FamilyPlan:  # noqa: ARG001 
     check_tensors(state, expected_tensors(), source.where)
     numbers = {
         "sample_rate": SAMPLE_RATE, "window": WINDOW, "context": CONTEXT, "padding": PADDING, "n_fft": N_FFT,
-        "hop_length": HOP_LENGTH, "n_bins": FILLED_BINS, "n_hidden": N_HIDDEN,
+        "hop_length": HOP_LENGTH, "n_hidden": N_HIDDEN,
     }  # fmt: skip
     known = registry.by_sha256(file_sha256(source.found.files[0])) is not None
     return FamilyPlan(
         architecture="silero-vad",
-        tensors=_tensors(state),
+        tensors=_tensors(state, source.where),
         fields={
             **{f"silero_vad.{name}": Field("u32", value) for name, value in numbers.items()},
             "silero_vad.channels": Field("arr_i32", list(CHANNELS)),
@@ -71,7 +74,16 @@ def plan(source: Source, tokenizer: Path | None) -> FamilyPlan:  # noqa: ARG001 
     )
 
 
-def _tensors(state: Checkpoint) -> list[OutputTensor]:
+def _window(basis: NDArray[Any], where: str) -> NDArray[np.float32]:
+    """The window of a basis [2·N_BINS, N_FFT] of windowed cosines, then sines: its first row."""
+    window: NDArray[np.float32] = basis[0]
+    wave = np.exp(-2j * np.pi * np.outer(np.arange(N_BINS), np.arange(N_FFT)) / N_FFT) * window
+    if not np.abs(np.concatenate([wave.real, wave.imag]) - basis).max() < _ROUNDING:
+        raise UnsupportedModelError(f"{where}: its short-time transform is not that of Fourier")
+    return window
+
+
+def _tensors(state: Checkpoint, where: str) -> list[OutputTensor]:
     made: list[OutputTensor] = []
 
     def add(name: str, shape: tuple[int, ...], build: Callable[[], NDArray[Any]]) -> None:
@@ -80,26 +92,22 @@ def _tensors(state: Checkpoint) -> list[OutputTensor]:
     def read(name: str) -> NDArray[Any]:
         return state[name].read()
 
-    def basis() -> NDArray[Any]:
-        """Cosines, zeros, sines, zeros."""
-        halves = read("stft.forward_basis_buffer").reshape(2, N_BINS, N_FFT)
-        return np.pad(halves, ((0, 0), (0, FILLED_BINS - N_BINS), (0, 0))).reshape(-1, N_FFT)
-
-    def taps(i: int, kept: slice, n_filled: int) -> Callable[[], NDArray[Any]]:
-        """[n_out, taps, n_in], the inputs filled to `n_filled`, as a matrix."""
+    def taps(i: int, kept: slice, width: int) -> Callable[[], NDArray[Any]]:
+        """[n_out, width]: the inputs of a tap, of the next one, zeros."""
 
         def build() -> NDArray[Any]:
-            weight = read(f"encoder.{i}.reparam_conv.weight")[:, :, kept].transpose(0, 2, 1)
-            return np.pad(weight, ((0, 0), (0, 0), (0, n_filled - weight.shape[2]))).reshape(len(weight), -1)
+            weight = read(f"encoder.{i}.reparam_conv.weight")[:, :, kept]
+            rows = weight.transpose(0, 2, 1).reshape(len(weight), -1)
+            return np.pad(rows, ((0, 0), (0, width - rows.shape[1])))
 
         return build
 
-    add("stft.weight", (2 * FILLED_BINS, N_FFT), basis)
+    add("stft.window", (N_FFT,), lambda: _window(read("stft.forward_basis_buffer")[:, 0], where))
     # Four places become two, then one: the third convolution's first tap and the fourth's outer ones see
     # nothing but zeros.
     for i, kept in enumerate((slice(0, 3), slice(0, 3), slice(1, 3), slice(1, 2))):
-        n_in = FILLED_BINS if i == 0 else CHANNELS[i - 1]
-        add(f"encoder.{i}.weight", (CHANNELS[i], (kept.stop - kept.start) * n_in), taps(i, kept, n_in))
+        width = N_PATCH if i == 0 else CHANNELS[i - 1] * (kept.stop - kept.start)
+        add(f"encoder.{i}.weight", (CHANNELS[i], width), taps(i, kept, width))
         add(f"encoder.{i}.bias", (CHANNELS[i],), state[f"encoder.{i}.reparam_conv.bias"].read)
     add("lstm.input.weight", (4 * N_HIDDEN, CHANNELS[-1]), state["decoder.rnn.weight_ih"].read)
     add(
