@@ -221,6 +221,15 @@ void bind_files(py::module_& m) {
             return to_numpy(std::move(matrix));
         },
         py::arg("raw"));
+    m.def(
+        "subtract_mean",
+        [](const py::array& raw) {
+            const float* data = float_data(raw, 2, "raw");
+            Matrix matrix{raw.shape(0), raw.shape(1), std::vector<float>(data, data + raw.size())};
+            subtract_mean(matrix.values.data(), matrix.rows, matrix.columns);
+            return to_numpy(std::move(matrix));
+        },
+        py::arg("raw"));
 }
 
 const char* finish_name(const Decoded& decoded) {
@@ -414,7 +423,21 @@ void bind_model(py::module_& m) {
                 return to_numpy(std::move(probabilities));
             },
             py::arg("pcm"))
-        .def("reset", &Session::reset, Release());
+        .def("reset", &Session::reset, Release())
+        .def(
+            "speaker_embeddings",
+            [](Session& session, const std::vector<py::array>& pieces) {
+                std::vector<SamplesView> views;
+                for (const py::array& piece : pieces)
+                    views.push_back({float_data(piece, 1, "pieces"), piece.size()});
+                Matrix vectors;
+                {
+                    py::gil_scoped_release release;
+                    vectors = session.speaker_embeddings(views);
+                }
+                return to_numpy(std::move(vectors));
+            },
+            py::arg("pieces"));
 
     py::class_<Model, std::shared_ptr<Model>>(m, "Model")
         .def(py::init([](const std::string& path, const std::string& device, int threads) {

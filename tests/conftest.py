@@ -119,13 +119,26 @@ def silero_gguf(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.fixture(scope="session")
+def campplus_pt() -> Path:
+    """CAM++ (Chinese and English), the published state dict."""
+    given = Path(os.environ.get("RUSTASR_TEST_WEIGHTS", "")) / "campplus" / "model.bin"
+    return given if given.exists() else _package_folder("campplus-zh-en") / "model.bin"
+
+
+@pytest.fixture(scope="session")
+def campplus_gguf(campplus_pt: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """`campplus_gguf("f32")` is the path of CAM++ in that type."""
+    return _gguf_maker("campplus", campplus_pt, tmp_path_factory.mktemp("campplus"))
+
+
 def _gguf_maker(name: str, folder: Path, out: Path) -> Callable[[str], Path]:
     """`make(qtype)` converts once per session; the result is what `rustasr convert --qtype` writes."""
 
     def make(qtype: str) -> Path:
         from rustasr.convert import convert
 
-        path = out / f"whisper-{name}-{qtype}.gguf"
+        path = out / f"{name}-{qtype}.gguf"
         if not path.exists():
             convert(folder, path, qtype=qtype)
         return path
@@ -136,13 +149,13 @@ def _gguf_maker(name: str, folder: Path, out: Path) -> Callable[[str], Path]:
 @pytest.fixture(scope="session")
 def tiny_en_gguf(tiny_en_ct2: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     """`tiny_en_gguf("q8_0")` is the path of tiny.en in that type."""
-    return _gguf_maker("tiny.en", tiny_en_ct2, tmp_path_factory.mktemp("tiny_en"))
+    return _gguf_maker("whisper-tiny.en", tiny_en_ct2, tmp_path_factory.mktemp("tiny_en"))
 
 
 @pytest.fixture(scope="session")
 def base_gguf(base_ct2: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     """`base_gguf("q8_0")` is the path of base in that type."""
-    return _gguf_maker("base", base_ct2, tmp_path_factory.mktemp("base"))
+    return _gguf_maker("whisper-base", base_ct2, tmp_path_factory.mktemp("base"))
 
 
 @pytest.fixture(scope="session")

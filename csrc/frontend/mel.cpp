@@ -41,18 +41,35 @@ MelConfig MelConfig::read(const GgufFile& file) {
     config.log = choice<LogBase>(file, "frontend.log", {{"log10", LogBase::Ten}, {"ln", LogBase::E}});
     config.floor_mode = choice<FloorMode>(file, "frontend.floor_mode",
                                           {{"clamp", FloorMode::Clamp}, {"add", FloorMode::Add}});
-    // The caller normalises, window by window: here it is only known or not.
-    choice<bool>(file, "frontend.normalize", {{"whisper", true}, {"none", true}, {"per_feature", true}});
+    config.normalization = choice<Normalization>(file, "frontend.normalize",
+                                                 {{"whisper", Normalization::Whisper},
+                                                  {"none", Normalization::None},
+                                                  {"per_feature", Normalization::PerFeature},
+                                                  {"mean", Normalization::Mean}});
+    // Only front ends that differ from the first ones have these keys.
+    config.framing = file.has("frontend.framing")
+                         ? choice<Framing>(file, "frontend.framing",
+                                           {{"signal", Framing::Signal}, {"kaldi", Framing::Kaldi}})
+                         : Framing::Signal;
+    config.win_length = config.n_fft;
+    if (config.framing == Framing::Kaldi) {
+        config.win_length =
+            static_cast<int>(file.u32("frontend.win_length", 2, static_cast<uint32_t>(config.n_fft)));
+    }
     if (config.center == (config.pad_mode == PadMode::None)) {
         throw ModelFileError(file.path() + ": key frontend.pad_mode: expected \"none\" if and only if " +
                              "frontend.center is false, found " + in_quotes(file.str("frontend.pad_mode")));
+    }
+    if (config.framing == Framing::Kaldi && config.center) {
+        throw UnsupportedModelError(file.path() +
+                                    ": key frontend.center: expected false with Kaldi's frames, found true");
     }
     return config;
 }
 
 MelFrontend::MelFrontend(Weights weights, const GgufFile& file)
     : config_(MelConfig::read(file)), fft_(config_.n_fft) {
-    window_ = weights.host_f32("window", {config_.n_fft});
+    window_ = weights.host_f32("window", {config_.win_length});
     const int n_bins = fft_.n_bins();
     const float* filters = weights.host_f32("mel_filters", {n_bins, config_.n_mels});
     for (int mel = 0; mel < config_.n_mels; ++mel) {
@@ -67,13 +84,13 @@ MelFrontend::MelFrontend(Weights weights, const GgufFile& file)
 int64_t MelFrontend::n_frames(int64_t n_samples, bool pad_left, bool pad_right) const {
     const int64_t pad = config_.center ? config_.n_fft / 2 : 0;
     const int64_t padding = (pad_left ? pad : 0) + (pad_right ? pad : 0);
-    int64_t least = std::max<int64_t>(1, config_.n_fft - padding);
+    int64_t least = std::max<int64_t>(1, config_.win_length - padding);
     if (config_.pad_mode == PadMode::Reflect && padding > 0) least = std::max(least, pad + 1);
     if (n_samples < least) {
         throw OptionError("features of " + std::to_string(n_samples) + " samples: expected at least " +
                           std::to_string(least) + "; pad with zeros");
     }
-    const int64_t frames = (n_samples + padding - config_.n_fft) / config_.hop_length + 1;
+    const int64_t frames = (n_samples + padding - config_.win_length) / config_.hop_length + 1;
     return frames - (config_.drop_last_frame && pad_right ? 1 : 0);
 }
 
@@ -86,6 +103,20 @@ double MelFrontend::sample(const float* pcm, int64_t n_samples, int64_t index) c
     if (index < 0 || index >= n_samples) return 0;
     const double x = pcm[index];
     return config_.preemphasis == 0 || index == 0 ? x : x - double(config_.preemphasis) * pcm[index - 1];
+}
+
+void MelFrontend::kaldi_frame(const float* pcm, FftLane* frame, int lane) const {
+    const int length = config_.win_length;
+    double mean = 0;
+    for (int i = 0; i < length; ++i) mean += pcm[i];
+    mean /= length;
+    double before = pcm[0] - mean;
+    for (int i = 0; i < length; ++i) {
+        const double x = pcm[i] - mean;
+        frame[i].v[lane] = (x - double(config_.preemphasis) * before) * window_[i];
+        before = x;
+    }
+    for (int i = length; i < config_.n_fft; ++i) frame[i].v[lane] = 0;
 }
 
 float MelFrontend::log_of(float power) const {
@@ -105,7 +136,9 @@ void MelFrontend::compute(const float* pcm, int64_t n_samples, bool pad_left, in
         const int lanes = static_cast<int>(std::min<int64_t>(kFftLanes, n_frames - t0));
         for (int lane = 0; lane < kFftLanes; ++lane) {
             const int64_t start = (t0 + std::min(lane, lanes - 1)) * config_.hop_length - shift;
-            if (config_.preemphasis == 0 && start >= 0 && start + n_fft <= n_samples) {
+            if (config_.framing == Framing::Kaldi) {
+                kaldi_frame(pcm + start, frames.data(), lane);
+            } else if (config_.preemphasis == 0 && start >= 0 && start + n_fft <= n_samples) {
                 for (int i = 0; i < n_fft; ++i) frames[i].v[lane] = double(pcm[start + i]) * window_[i];
             } else {
                 for (int i = 0; i < n_fft; ++i) {
@@ -132,14 +165,25 @@ void normalize_log_mel(float* log_mel, size_t n, float peak) {
     for (size_t i = 0; i < n; ++i) log_mel[i] = (std::max(log_mel[i], peak - 8.0f) + 4.0f) / 4.0f;
 }
 
+namespace {
+
+/// Of the columns of rows [n_frames, width].
+std::vector<double> column_means(const float* rows, int64_t n_frames, size_t width) {
+    std::vector<double> means(width);
+    for (int64_t t = 0; t < n_frames; ++t) {
+        for (size_t m = 0; m < width; ++m) means[m] += rows[static_cast<size_t>(t) * width + m];
+    }
+    for (double& sum : means) sum /= static_cast<double>(n_frames);
+    return means;
+}
+
+}  // namespace
+
 void normalize_per_feature(float* log_mel, int64_t n_frames, int64_t n_mels) {
     constexpr double kStdFloor = 1e-5;  // features.py: CONSTANT
     const auto width = static_cast<size_t>(n_mels);
-    std::vector<double> mean(width), scale(width);
-    for (int64_t t = 0; t < n_frames; ++t) {
-        for (size_t m = 0; m < width; ++m) mean[m] += log_mel[static_cast<size_t>(t) * width + m];
-    }
-    for (double& sum : mean) sum /= static_cast<double>(n_frames);
+    const std::vector<double> mean = column_means(log_mel, n_frames, width);
+    std::vector<double> scale(width);
     for (int64_t t = 0; t < n_frames; ++t) {
         for (size_t m = 0; m < width; ++m) {
             const double off = log_mel[static_cast<size_t>(t) * width + m] - mean[m];
@@ -154,6 +198,17 @@ void normalize_per_feature(float* log_mel, int64_t n_frames, int64_t n_mels) {
         for (size_t m = 0; m < width; ++m) {
             float& x = log_mel[static_cast<size_t>(t) * width + m];
             x = static_cast<float>((x - mean[m]) * scale[m]);
+        }
+    }
+}
+
+void subtract_mean(float* log_mel, int64_t n_frames, int64_t n_mels) {
+    const auto width = static_cast<size_t>(n_mels);
+    const std::vector<double> mean = column_means(log_mel, n_frames, width);
+    for (int64_t t = 0; t < n_frames; ++t) {
+        for (size_t m = 0; m < width; ++m) {
+            float& x = log_mel[static_cast<size_t>(t) * width + m];
+            x = static_cast<float>(x - mean[m]);
         }
     }
 }

@@ -4,6 +4,7 @@
 //   whisper/audio.py (openai-whisper 20250625): log_mel_spectrogram
 //   gigaam/preprocess.py (GigaAM, 2026-06): FeatureExtractor
 //   nemo/collections/asr/parts/preprocessing/features.py (NeMo 3.0.0): FilterbankFeatures
+//   kaldi/src/feat/feature-window.cc, feature-fbank.cc (also torchaudio's compliance/kaldi.py): fbank
 
 #include <memory>
 #include <string>
@@ -18,10 +19,15 @@ namespace rustasr {
 enum class PadMode { None, Reflect, Zero };  // what lies beyond the ends of the samples
 enum class LogBase { Ten, E };
 enum class FloorMode { Clamp, Add };  // log(max(power, floor)), log(power + floor)
+/// Signal: pre-emphasis runs through the recording. Kaldi: every frame is a signal of its own, less its mean
+/// and with pre-emphasis that takes the sample before the first to be equal to it.
+enum class Framing { Signal, Kaldi };
+enum class Normalization { None, Whisper, PerFeature, Mean };
 
 struct MelConfig {
     int sample_rate;  // Hz
-    int n_fft;        // samples, also the window's length
+    int n_fft;        // samples
+    int win_length;   // samples of a frame; zeros follow up to n_fft
     int hop_length;   // samples
     int n_mels;
     bool center;  // frame t is centred on sample t·hop
@@ -31,6 +37,8 @@ struct MelConfig {
     LogBase log;
     float floor;  // of the mel power, before the logarithm
     FloorMode floor_mode;
+    Framing framing;
+    Normalization normalization;  // the caller's work
 
     /// Throws ModelFileError, or UnsupportedModelError for a value that nothing here implements.
     static MelConfig read(const GgufFile& file);
@@ -56,11 +64,12 @@ class MelFrontend {
         std::vector<float> weights;
     };
     double sample(const float* pcm, int64_t n_samples, int64_t index) const;
+    void kaldi_frame(const float* pcm, FftLane* frame, int lane) const;
     float log_of(float power) const;
 
     MelConfig config_;
     RealFft fft_;
-    const float* window_;  // [n_fft]
+    const float* window_;  // [win_length]
     std::vector<Band> bands_;
 };
 
@@ -71,5 +80,8 @@ void normalize_log_mel(float* log_mel, size_t n, float peak);
 /// NeMo's normalize="per_feature": each mel over the n_frames rows of log_mel, (x − mean)/(σ + 1e-5) with the
 /// unbiased σ (0 for a single frame), in place.
 void normalize_per_feature(float* log_mel, int64_t n_frames, int64_t n_mels);
+
+/// Cepstral mean normalisation: each mel less its mean over the n_frames rows of log_mel, in place.
+void subtract_mean(float* log_mel, int64_t n_frames, int64_t n_mels);
 
 }  // namespace rustasr

@@ -14,7 +14,7 @@ using Factory = std::unique_ptr<Model> (*)(std::unique_ptr<WeightStore>);
 // The one table of families: general.architecture → constructor.
 const std::map<std::string, Factory> kFamilies = {
     {"gigaam", make_gigaam},       {"parakeet", make_parakeet},     {"whisper", make_whisper},
-    {"qwen3_asr", make_qwen3_asr}, {"silero-vad", make_silero_vad},
+    {"qwen3_asr", make_qwen3_asr}, {"silero-vad", make_silero_vad}, {"campplus", make_campplus},
 };
 
 std::string family_names() {
@@ -100,5 +100,6 @@ std::map<std::string, Matrix> Session::decode_taps(Encoded&, int, const std::vec
 }
 std::vector<float> Session::speech_probabilities(const float*, int64_t) { unsupported("detector of speech"); }
 void Session::reset() { unsupported("state between calls"); }
+Matrix Session::speaker_embeddings(const std::vector<SamplesView>&) { unsupported("speaker embeddings"); }
 
 }  // namespace rustasr

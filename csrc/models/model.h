@@ -34,6 +34,12 @@ struct MatrixView {
     int64_t columns;
 };
 
+/// A view of the caller's samples.
+struct SamplesView {
+    const float* values;
+    int64_t n;
+};
+
 /// The encoder's result for a batch; it stays on the device.
 class Encoded {
    public:
@@ -89,6 +95,9 @@ class Session {
     /// A new recording begins.
     virtual void reset();
 
+    /// One vector of length 1 per piece of speech: [pieces, n_dims].
+    virtual Matrix speaker_embeddings(const std::vector<SamplesView>& pieces);
+
    protected:
     Session(ggml_backend_dev_t device, int n_threads) : backend_(device, n_threads) {}
     Session(ggml_backend_dev_t device, int n_threads, const MelFrontend& frontend)
@@ -131,5 +140,6 @@ std::unique_ptr<Model> make_gigaam(std::unique_ptr<WeightStore> store);
 std::unique_ptr<Model> make_parakeet(std::unique_ptr<WeightStore> store);
 std::unique_ptr<Model> make_qwen3_asr(std::unique_ptr<WeightStore> store);
 std::unique_ptr<Model> make_silero_vad(std::unique_ptr<WeightStore> store);
+std::unique_ptr<Model> make_campplus(std::unique_ptr<WeightStore> store);
 
 }  // namespace rustasr

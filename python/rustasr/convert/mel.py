@@ -56,3 +56,26 @@ def slaney_filterbank(
     triangles = np.maximum(0.0, np.minimum(rising, falling)).astype(np.float32)
     area = 2.0 / (edges[2:] - edges[:-2])
     return (triangles * area[:, None]).astype(np.float32)
+
+
+def povey_window(length: int) -> NDArray[np.float32]:
+    """Kaldi's window [length]: a symmetric Hann window to the power 0.85 (feature-window.cc)."""
+    hann = 0.5 - 0.5 * np.cos(2.0 * np.pi * np.arange(length) / (length - 1))
+    return (hann**0.85).astype(np.float32)
+
+
+def kaldi_filterbank(
+    n_mels: int, n_fft: int, sample_rate: int = 16000, min_hz: float = 20.0
+) -> NDArray[np.float32]:
+    """Kaldi's filters [n_mels, n_fft/2+1] from `min_hz` to the Nyquist frequency (mel-computations.cc).
+
+    Triangles over the mel scale 1127 ln(1 + f/700), of height 1. In double precision: Kaldi and torchaudio
+    compute them in F32, which moves a weight by up to 2e-5.
+    """
+    bins = 1127.0 * np.log1p(np.fft.rfftfreq(n_fft, 1.0 / sample_rate) / 700.0)
+    lowest, highest = 1127.0 * np.log1p(np.array([min_hz, sample_rate / 2.0]) / 700.0)
+    edges = np.linspace(lowest, highest, n_mels + 2)[:, None]
+    rising = (bins - edges[:-2]) / (edges[1:-1] - edges[:-2])
+    falling = (edges[2:] - bins) / (edges[2:] - edges[1:-1])
+    triangles: NDArray[np.float32] = np.maximum(0.0, np.minimum(rising, falling)).astype(np.float32)
+    return triangles

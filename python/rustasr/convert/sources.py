@@ -17,7 +17,8 @@ from rustasr.errors import ModelFileError, ModelNotFoundError, UnsupportedModelE
 _MAX_CONFIG_BYTES = 16 << 20
 _WANTED = (
     "expected a .gguf, a Hugging Face folder (config.json + model.safetensors), a CTranslate2 folder "
-    "(model.bin), an OpenAI .pt, a whisper.cpp .bin, a GigaAM .ckpt, a NeMo .nemo or Silero's .jit"
+    "(model.bin), an OpenAI .pt, a whisper.cpp .bin, a GigaAM .ckpt, a NeMo .nemo, Silero's .jit or a CAM++ "
+    ".pt"
 )
 _SUFFIXES = (".gguf", ".bin", ".pt", ".safetensors", ".ckpt", ".nemo", ".jit")
 _GENERIC = ("model.bin", "pytorch_model.bin")
@@ -41,6 +42,8 @@ _BY_MODEL_TYPE = {
 _BY_ARCHIVE_KEYS = {"whisper": ("dims", "model_state_dict"), "gigaam": ("cfg", "state_dict")}
 # TorchScript programs: by one of their tensors.
 _BY_SCRIPT_TENSOR = {"_model.stft.forward_basis_buffer": "silero-vad"}
+# Speaker encoders are published as a state dict alone: a tensor that only they have.
+_BY_TENSOR = {"campplus": "xvector.tdnn.linear.weight"}
 
 
 @dataclass(frozen=True)
@@ -195,11 +198,15 @@ def _open_torch(found: Detected, where: str) -> Source:
         if len(archives) == 1 and isinstance(root, dict) and weights in root and settings in root:
             config = Config({settings: plain(root[settings], where)}, where)
             return Source(found, family, where, _state(archives[0], root[weights]), config)
+    for family, name in _BY_TENSOR.items():
+        if len(archives) == 1 and isinstance(root, dict) and name in root:
+            return Source(found, family, where, _state(archives[0], root))
     if not (found.folder / "config.json").is_file():
         keys = shown(sorted(map(str, root))) if isinstance(root, dict) else type(root).__name__
         raise UnsupportedModelError(
             f"{found.files[0]}: holds {keys}; expected OpenAI's 'dims' and 'model_state_dict', GigaAM's "
-            "'cfg' and 'state_dict', or a config.json beside a Hugging Face state dict"
+            "'cfg' and 'state_dict', CAM++'s 'head.*' and 'xvector.*', or a config.json beside a Hugging "
+            "Face state dict"
         )
     tensors: Checkpoint = {}
     for archive in archives:

@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 from rustasr.diarization.channels import ChannelOptions
-from rustasr.diarization.encoder import SpeakerEncoder
+from rustasr.diarization.encoder import NetworkEncoder, SpeakerEncoder, load_speaker_encoder
 from rustasr.diarization.pipeline import Diarization, DiarizationOptions, find_turns
 from rustasr.diarization.rttm import read_rttm, to_rttm
 from rustasr.diarization.transcript import diarize
@@ -16,9 +16,11 @@ __all__ = [
     "ChannelOptions",
     "Diarization",
     "DiarizationOptions",
+    "NetworkEncoder",
     "SpeakerEncoder",
     "diarize",
     "find_turns",
+    "load_speaker_encoder",
     "read_rttm",
     "to_rttm",
 ]

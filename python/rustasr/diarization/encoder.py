@@ -1,16 +1,24 @@
-"""What tells voices apart: the protocol of speaker encoders, and a recording's windows through one."""
+"""What tells voices apart: the protocol of speaker encoders, the networks that keep it, and a recording's
+windows through one.
+"""
 
 from __future__ import annotations
 
+import threading
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from rustasr.errors import AudioError, UnsupportedModelError
 from rustasr.vad import Span
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
+    from pathlib import Path
+
+    from rustasr import _core
+    from rustasr.progress import FileProgress
 
 Samples = NDArray[np.float32]
 Vectors = NDArray[np.float32]
@@ -18,6 +26,7 @@ Vectors = NDArray[np.float32]
 WINDOW = 24_000  # samples: 1.5 s ...
 HOP = 12_000  # ... every 0.75 s (WeSpeaker and 3D-Speaker)
 BATCH = 32
+DEFAULT_ENCODER = "campplus-zh-en"
 
 
 class SpeakerEncoder(Protocol):
@@ -37,6 +46,70 @@ class SpeakerEncoder(Protocol):
         fill. A vector does not depend on the other pieces.
         """
         ...
+
+
+class NetworkEncoder:
+    """A speaker encoder of the core (`load_speaker_encoder` makes it). Several threads may use it.
+
+    A piece shorter than the network was made for is repeated cyclically up to 1.5 s. What "alike" means is
+    written in the model file.
+    """
+
+    def __init__(self, core: _core.Model, *, name: str) -> None:
+        if "speaker.n_dims" not in core.metadata:
+            raise UnsupportedModelError(
+                f"{name}: expected a speaker encoder, for instance {DEFAULT_ENCODER}, "
+                f"found a model of architecture {core.architecture}"
+            )
+        self.name = name
+        self.core = core
+        self.n_dims = int(str(core.metadata["speaker.n_dims"]))
+        self.cut_distance = float(str(core.metadata["speaker.cut_distance"]))
+        self.merge_cosine = float(str(core.metadata["speaker.merge_cosine"]))
+        self._local = threading.local()
+
+    def __repr__(self) -> str:
+        return f"<NetworkEncoder {self.name} on {self.core.device}>"
+
+    def embed(self, pieces: Sequence[Samples]) -> Vectors:
+        """Vectors [n, n_dims] of length 1 for n pieces of samples at 16 kHz, each of one sample or more."""
+        ready = [np.ascontiguousarray(piece, np.float32) for piece in pieces]
+        for i, piece in enumerate(ready):
+            if piece.ndim != 1 or not len(piece) or not np.isfinite(piece).all():
+                raise AudioError(
+                    f"piece {i}: expected one channel of finite samples, found shape {list(piece.shape)}"
+                    + (" with values that are not finite" if piece.size else "")
+                )
+        return self._session.speaker_embeddings(ready)
+
+    @property
+    def _session(self) -> _core.Session:
+        """This thread's workspace."""
+        session: _core.Session | None = getattr(self._local, "session", None)
+        if session is None:
+            session = self._local.session = self.core.session()
+        return session
+
+
+def load_speaker_encoder(
+    name_or_path: str | Path | None = None,
+    *,
+    device: str = "cpu",
+    threads: int = 2,
+    progress: FileProgress | None = None,
+) -> NetworkEncoder:
+    """Loads a speaker encoder, fetching and converting it first where needed.
+
+    `name_or_path`: a registry name ("campplus-zh-en", which None means), a `.gguf`, or a checkpoint.
+    `device`, `threads` and `progress` are `rustasr.load_model`'s.
+
+    Raises ModelNotFoundError, ModelFileError, UnsupportedModelError, ChecksumError, DeviceError.
+    """
+    from rustasr.model import open_model
+
+    wanted = name_or_path if name_or_path is not None else DEFAULT_ENCODER
+    core, name, _ = open_model(wanted, device, threads, "auto", None, progress=progress)
+    return NetworkEncoder(core, name=name)
 
 
 class Embedded(NamedTuple):
@@ -103,4 +176,14 @@ def _unit(vectors: Vectors) -> NDArray[np.float64]:
     return unit
 
 
-__all__ = ["HOP", "WINDOW", "Embedded", "SpeakerEncoder", "embed", "windows_of"]
+__all__ = [
+    "DEFAULT_ENCODER",
+    "HOP",
+    "WINDOW",
+    "Embedded",
+    "NetworkEncoder",
+    "SpeakerEncoder",
+    "embed",
+    "load_speaker_encoder",
+    "windows_of",
+]
