@@ -24,6 +24,8 @@
 #include <vector>
 
 #include "core/error.h"
+#include "kernels/context_mask.h"
+#include "kernels/exact_convolution.h"
 #include "models/speaker_session.h"
 #include "nn/convolution.h"
 #include "nn/layers.h"
@@ -81,6 +83,7 @@ class NormRelu {
         : scale_(weights.get_f32("scale", {n})), shift_(weights.get_f32("shift", {n})) {}
     ggml_tensor* operator()(Graph& graph, ggml_tensor* x) const {
         ggml_context* ctx = graph.ctx();
+        if (graph.cpu_kernels()) return kernels::scaled_relu(ctx, x, scale_, shift_);
         return ggml_relu_inplace(ctx, ggml_add_inplace(ctx, ggml_mul(ctx, x, scale_), shift_));
     }
 
@@ -139,6 +142,7 @@ ggml_tensor* over_frames(Graph& graph, const ExactConv2d& conv, ggml_tensor* x, 
 /// x [C, T, B] → the mean of the piece plus that of each segment [C, S, B]; the last segment may be shorter.
 ggml_tensor* contexts(Graph& graph, ggml_tensor* x, int64_t segment) {
     ggml_context* ctx = graph.ctx();
+    if (graph.cpu_kernels()) return kernels::segment_contexts(ctx, x, segment);
     const int64_t n_frames = x->ne[1], n_segments = (n_frames - 1) / segment + 1;
     ggml_tensor* by_channel = ggml_cont(ctx, ggml_transpose(ctx, x));  // [T, C, B]
     ggml_tensor* whole = ggml_mean(ctx, by_channel);                   // [1, C, B]
@@ -161,9 +165,15 @@ ggml_tensor* contexts(Graph& graph, ggml_tensor* x, int64_t segment) {
     return ggml_cont(ctx, ggml_transpose(ctx, sum));
 }
 
-/// x [C, T, B] times mask [C, S, B] of its segment.
-ggml_tensor* masked(Graph& graph, ggml_tensor* x, ggml_tensor* mask, int64_t segment) {
+/// What a dense layer adds to its input: values [growth, T, B] times the sigmoid of mask [growth, S, B],
+/// segment by segment.
+struct Addition {
+    ggml_tensor *values, *mask;
+};
+
+ggml_tensor* masked(Graph& graph, const Addition& addition, int64_t segment) {
     ggml_context* ctx = graph.ctx();
+    ggml_tensor *x = addition.values, *mask = ggml_sigmoid(ctx, addition.mask);
     const int64_t n = x->ne[0], n_segments = mask->ne[1], batch = x->ne[2];
     if (n_segments > 1) {
         mask = ggml_reshape_4d(ctx, mask, n, 1, n_segments, batch);
@@ -173,7 +183,7 @@ ggml_tensor* masked(Graph& graph, ggml_tensor* x, ggml_tensor* mask, int64_t seg
     return ggml_mul(ctx, x, mask);
 }
 
-/// One layer of a block: x [C, T, B] → what it adds [growth, T, B].
+/// One layer of a block: x [C, T, B] → what it adds.
 class DenseLayer {
    public:
     DenseLayer(Weights weights, int64_t n_in, int dilation, const CamppConfig& config)
@@ -184,11 +194,10 @@ class DenseLayer {
           context2_(weights / "context2", config.bottleneck / 2, config.growth),
           segment_(config.segment_frames) {}
 
-    ggml_tensor* operator()(Graph& graph, ggml_tensor* x) const {
+    Addition operator()(Graph& graph, ggml_tensor* x) const {
         x = linear_(graph, norm_(graph, x), Activation::Relu);
         ggml_tensor* context = context1_(graph, contexts(graph, x, segment_), Activation::Relu);
-        ggml_tensor* mask = ggml_sigmoid(graph.ctx(), context2_(graph, context));
-        return masked(graph, over_frames(graph, local_, x, Activation::None), mask, segment_);
+        return {over_frames(graph, local_, x, Activation::None), context2_(graph, context)};
     }
 
    private:
@@ -204,10 +213,11 @@ class DenseBlock {
    public:
     DenseBlock(Weights layers, Weights transit, int64_t n_in, int n_layers, int dilation, bool is_last,
                const CamppConfig& config)
-        : n_out_((n_in + static_cast<int64_t>(n_layers) * config.growth) / 2),
-          norm_(transit / "norm", n_in + static_cast<int64_t>(n_layers) * config.growth),
-          transit_(transit / "linear", n_in + static_cast<int64_t>(n_layers) * config.growth, n_out_,
-                   is_last),
+        : n_all_(n_in + static_cast<int64_t>(n_layers) * config.growth),
+          n_out_(n_all_ / 2),
+          segment_(config.segment_frames),
+          norm_(transit / "norm", n_all_),
+          transit_(transit / "linear", n_all_, n_out_, is_last),
           activation_(is_last ? Activation::Relu : Activation::None) {
         for (int i = 0; i < n_layers; ++i) {
             layers_.emplace_back(layers / i, n_in, dilation, config);
@@ -215,14 +225,34 @@ class DenseBlock {
         }
     }
     ggml_tensor* operator()(Graph& graph, ggml_tensor* x, const std::string& name) const {
-        for (const DenseLayer& layer : layers_) x = ggml_concat(graph.ctx(), x, layer(graph, x), 0);
+        x = graph.cpu_kernels() ? grown_in_place(graph, x) : grown(graph, x);
         graph.tap(name, x);
         return transit_(graph, norm_(graph, x), activation_);
     }
     int64_t n_out() const { return n_out_; }
 
    private:
-    int64_t n_out_;
+    ggml_tensor* grown(Graph& graph, ggml_tensor* x) const {
+        for (const DenseLayer& layer : layers_)
+            x = ggml_concat(graph.ctx(), x, masked(graph, layer(graph, x), segment_), 0);
+        return x;
+    }
+    // Room for all channels from the start: nothing is copied again and again.
+    ggml_tensor* grown_in_place(Graph& graph, ggml_tensor* x) const {
+        ggml_context* ctx = graph.ctx();
+        int64_t n = x->ne[0];
+        ggml_tensor* all = ggml_new_tensor_3d(ctx, GGML_TYPE_F32, n_all_, x->ne[1], x->ne[2]);
+        all = kernels::append_masked(ctx, all, x, nullptr, segment_, 0);
+        for (const DenseLayer& layer : layers_) {
+            ggml_tensor* so_far = ggml_view_3d(ctx, all, n, x->ne[1], x->ne[2], all->nb[1], all->nb[2], 0);
+            const Addition addition = layer(graph, so_far);
+            all = kernels::append_masked(ctx, all, addition.values, addition.mask, segment_, n);
+            n += addition.values->ne[0];
+        }
+        return all;
+    }
+
+    int64_t n_all_, n_out_, segment_;
     std::vector<DenseLayer> layers_;
     NormRelu norm_;
     Linear transit_;
@@ -248,11 +278,6 @@ class Campplus : public SpeakerModel {
           tdnn_(store_->root() / "tdnn", {static_cast<int64_t>(config.n_mels) / 8 * config.head_channels,
                                           config.init_channels, 1, 5, 1, 2}),
           segment_frames_(config.segment_frames) {
-        if (frontend.n_frames(min_samples, true, true) < 3) {  // the deviation needs two frames behind tdnn
-            throw ModelFileError(store_->file().path() +
-                                 ": key speaker.min_samples: expected samples for 3 frames or more, found " +
-                                 std::to_string(min_samples));
-        }
         int64_t n = config.init_channels;
         for (size_t i = 0; i < config.layers.size(); ++i) {
             const std::string number = std::to_string(i + 1);
@@ -266,8 +291,7 @@ class Campplus : public SpeakerModel {
     }
 
     ggml_tensor* embed(Graph& graph, ggml_tensor* features) const override {
-        ggml_tensor* x = graph.tap("head", head_(graph, features));
-        x = graph.tap("tdnn", over_frames(graph, tdnn_, x, Activation::Relu));
+        ggml_tensor* x = graph.on_cpu() ? front_by_piece(graph, features) : front(graph, features);
         for (size_t i = 0; i < blocks_.size(); ++i) x = blocks_[i](graph, x, "block" + std::to_string(i + 1));
         return dense_(graph, graph.tap("stats", statistics(graph, x)));
     }
@@ -277,6 +301,23 @@ class Campplus : public SpeakerModel {
     }
 
    private:
+    ggml_tensor* front(Graph& graph, ggml_tensor* features) const {
+        ggml_tensor* x = graph.tap("head", head_(graph, features));
+        return graph.tap("tdnn", over_frames(graph, tdnn_, x, Activation::Relu));
+    }
+    // The places of one piece stay in the second-level cache, those of a batch do not.
+    ggml_tensor* front_by_piece(Graph& graph, ggml_tensor* features) const {
+        ggml_context* ctx = graph.ctx();
+        ggml_tensor* all = nullptr;
+        for (int64_t b = 0; b < features->ne[2]; ++b) {
+            ggml_tensor* piece = ggml_view_2d(ctx, features, features->ne[0], features->ne[1],
+                                              features->nb[1], static_cast<size_t>(b) * features->nb[2]);
+            ggml_tensor* x = front(graph, piece);
+            all = all ? ggml_concat(ctx, all, x, 2) : x;
+        }
+        return all;
+    }
+
     Head head_;
     ExactConv2d tdnn_;
     std::vector<DenseBlock> blocks_;

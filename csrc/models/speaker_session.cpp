@@ -160,7 +160,13 @@ SpeakerModel::SpeakerModel(std::unique_ptr<WeightStore> store, int n_dims)
       frontend(store_->root() / "frontend", store_->file()),
       n_dims(n_dims),
       min_samples(store_->file().u32("speaker.min_samples", 1, 1 << 24)) {
-    frontend.n_frames(min_samples, true, true);  // throws where a piece would have no frame
+    const MelConfig& c = frontend.config();
+    const int64_t least =
+        c.win_length + 2 * c.hop_length;  // the deviation over frames needs two at half the rate
+    if (min_samples >= least) return;
+    throw ModelFileError(store_->file().path() +
+                         ": key speaker.min_samples: expected samples for 3 frames, " +
+                         std::to_string(least) + " or more, found " + std::to_string(min_samples));
 }
 
 std::unique_ptr<Session> SpeakerModel::session() const {

@@ -1,6 +1,7 @@
 #include "nn/convolution.h"
 
 #include "kernels/dense_convolution.h"
+#include "kernels/exact_convolution.h"
 
 namespace rustasr {
 namespace {
@@ -133,6 +134,11 @@ ExactConv2d::ExactConv2d(Weights weights, const ConvShape& shape, bool with_bias
 ggml_tensor* ExactConv2d::operator()(Graph& graph, ggml_tensor* x, Activation activation,
                                      ggml_tensor* residual) const {
     ggml_context* ctx = graph.ctx();
+    if (graph.cpu_kernels() && kernels::exact_convolution_supported(shape_.n_out)) {
+        return kernels::exact_convolution(
+            ctx, x, {kernel_, bias_, shape_.mel_stride, shape_.frame_stride, shape_.frame_dilation}, residual,
+            activation);
+    }
     const int mel_padding = shape_.mel_taps / 2,
               frame_padding = shape_.frame_taps / 2 * shape_.frame_dilation;
     const int64_t n_taps = shape_.n_in * shape_.mel_taps, batch = x->ne[3];

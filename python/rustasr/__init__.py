@@ -32,9 +32,9 @@ from rustasr.errors import (
 if TYPE_CHECKING:
     from rustasr.aligner import ForcedAligner, load_aligner
     from rustasr.audio import AudioSource, load_audio, open_audio
+    from rustasr.diarization.encoder import load_speaker_encoder
     from rustasr.diarization.pipeline import DiarizationOptions
     from rustasr.diarization.transcript import diarize
-    from rustasr.diarization.encoder import load_speaker_encoder
     from rustasr.families.gigaam import GigaamOptions
     from rustasr.families.parakeet import ParakeetOptions
     from rustasr.families.qwen3_asr import QwenOptions

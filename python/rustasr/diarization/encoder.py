@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from rustasr.errors import AudioError, UnsupportedModelError
+from rustasr.errors import AudioError, ModelFileError, UnsupportedModelError
 from rustasr.vad import Span
 
 if TYPE_CHECKING:
@@ -63,9 +63,9 @@ class NetworkEncoder:
             )
         self.name = name
         self.core = core
-        self.n_dims = int(str(core.metadata["speaker.n_dims"]))
-        self.cut_distance = float(str(core.metadata["speaker.cut_distance"]))
-        self.merge_cosine = float(str(core.metadata["speaker.merge_cosine"]))
+        self.n_dims = int(_number(core, "speaker.n_dims"))
+        self.cut_distance = _number(core, "speaker.cut_distance")
+        self.merge_cosine = _number(core, "speaker.merge_cosine")
         self._local = threading.local()
 
     def __repr__(self) -> str:
@@ -89,6 +89,13 @@ class NetworkEncoder:
         if session is None:
             session = self._local.session = self.core.session()
         return session
+
+
+def _number(core: _core.Model, key: str) -> float:
+    value = core.metadata.get(key)
+    if not isinstance(value, (int, float)):
+        raise ModelFileError(f"{core.path}: key {key}: expected a number, found {value!r:.60}")
+    return value
 
 
 def load_speaker_encoder(
