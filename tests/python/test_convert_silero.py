@@ -11,9 +11,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
 from refusals import assert_refused, ids
 from rustasr import hub, hub_fetch, registry
+from rustasr.cli import main
 from rustasr.convert import convert, detect, silero_copies
 from rustasr.convert.gguf_input import open_gguf
 from rustasr.errors import ModelNotFoundError
@@ -206,6 +208,13 @@ def test_pull_takes_the_program_out_of_its_package(
     assert hub.resolve("silero-vad") == path
     (model,) = hub.verify("silero-vad")
     assert (model.name, model.qtype, model.source) == ("silero-vad", "f32", "silero-vad==6.2.3")
+
+
+def test_the_list_shows_what_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    listing = CliRunner().invoke(main, ["models", "list"]).output
+    (line,) = (line for line in listing.splitlines() if "silero-vad" in line)
+    assert line.split() == ["silero-vad", "vad", "0.3", "M", "-", "-", "any", "MIT", "package", "index"]
 
 
 def test_without_a_connection_the_message_says_how_to_bring_it(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -90,12 +90,13 @@ def list_models(root: Path | None, as_json: bool) -> None:
 def _registry_row(row: ModelInfo) -> tuple[object, ...]:
     languages = str(len(row.languages)) if row.multilingual else next(iter(row.languages), "any")
     sources = [row.origin] * bool(row.files) + ["package index"] * bool(row.packages)
-    # A q8_0 block holds 32 weights in 34 bytes.
-    sizes = (size(2 * row.parameters), size(row.parameters * 34 / 32))
+    millions = row.parameters / 1e6
+    # A q8_0 block holds 32 weights in 34 bytes. A row with a type of its own has neither size.
+    sizes = ("-", "-") if row.qtype else (size(2 * row.parameters), size(row.parameters * 34 / 32))
     return (
         row.name,
         row.model_type.value,
-        f"{row.parameters / 1e6:.0f} M",
+        f"{millions:.{0 if millions >= 1 else 1}f} M",
         *sizes,
         languages,
         row.license,
