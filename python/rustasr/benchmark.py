@@ -16,13 +16,14 @@ import platform
 import subprocess
 import sys
 import time
-import unicodedata
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, astuple, dataclass, field
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
-from rustasr.errors import AudioError, ModelError, RustAsrError
+from rustasr.errors import AudioError, ModelError, OptionError, RustAsrError
+from rustasr.scoring import SpeakerErrors, error_rates, speaker_errors
+from rustasr.types import Turn
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -33,7 +34,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """What every model is to do. `audio` and `references` (texts, or none) belong together in order."""
+    """What every model is to do. `audio`, `references` (texts, or none) and `turns` (who speaks when, or
+    none) belong together in order; with turns speakers are looked for as well, in speech that `vad` finds.
+    """
 
     audio: tuple[str, ...]
     references: tuple[str, ...] = ()
@@ -41,6 +44,8 @@ class Job:
     threads: int = 0
     repeat: int = 3
     options: dict[str, Any] = field(default_factory=dict)
+    turns: tuple[tuple[Turn, ...], ...] = ()
+    vad: str = "silero"
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +62,12 @@ class Measurement:
     text_sha256: str
     wer: float | None = None
     cer: float | None = None
+    speakers: SpeakerErrors | None = None
+
+    @property
+    def der(self) -> float | None:
+        """Diarization error rate; None where nobody's turns are known."""
+        return None if self.speakers is None else self.speakers.rate
 
     @property
     def rtf(self) -> float:
@@ -71,7 +82,7 @@ class Measurement:
     def to_dict(self) -> dict[str, Any]:
         """For the JSON report."""
         low, high = self.rtf_range
-        return {**asdict(self), "rtf": self.rtf, "rtf_min": low, "rtf_max": high}
+        return {**asdict(self), "rtf": self.rtf, "rtf_min": low, "rtf_max": high, "der": self.der}
 
 
 def run(
@@ -129,7 +140,8 @@ class _Worker:
     def measurement(self, job: Job) -> Measurement:
         last = self._rounds[-1]
         texts: list[str] = last["texts"]
-        wer, cer = error_rates(job.references, texts) if job.references else (None, None)
+        languages: list[str] = last["languages"]
+        wer, cer = error_rates(job.references, texts, languages) if job.references else (None, None)
         first = [r["first_text"] for r in self._rounds if r["first_text"] is not None]
         return Measurement(
             model=self._model,
@@ -142,6 +154,7 @@ class _Worker:
             text_sha256=hashlib.sha256("\n".join(texts).encode()).hexdigest(),
             wer=wer,
             cer=cer,
+            speakers=_speaker_errors(job, last),
         )
 
     def close(self) -> None:
@@ -171,7 +184,16 @@ class _Worker:
         return answer
 
 
-_ERRORS: dict[str, type[RustAsrError]] = {"audio": AudioError, "model": ModelError}
+_ERRORS: dict[str, type[RustAsrError]] = {"audio": AudioError, "model": ModelError, "option": OptionError}
+
+
+def _speaker_errors(job: Job, last: dict[str, Any]) -> SpeakerErrors | None:
+    """Over all recordings together, each from its beginning to its end."""
+    total: SpeakerErrors | None = None
+    for reference, found, seconds in zip(job.turns, last["turns"], last["durations"], strict=False):
+        errors = speaker_errors(reference, (Turn(*turn) for turn in found), [(0.0, seconds)])
+        total = errors if total is None else total + errors
+    return total
 
 
 # --- in the worker's process
@@ -192,7 +214,8 @@ def serve() -> None:
         for _ in sys.stdin:
             print(json.dumps(_round(model, job)), file=answers, flush=True)
     except RustAsrError as error:
-        kind = "audio" if isinstance(error, AudioError) else "model"
+        kinds = {AudioError: "audio", OptionError: "option"}
+        kind = next((name for cls, name in kinds.items() if isinstance(error, cls)), "model")
         print(json.dumps({"error": str(error), "kind": kind}), file=answers, flush=True)
     except KeyboardInterrupt:  # Ctrl-C reaches the whole process group; the parent reports it
         sys.exit(130)
@@ -212,34 +235,25 @@ def _round(model: AsrModel, job: dict[str, Any]) -> dict[str, Any]:
         if not first and len(progress.segments_so_far):
             first.append(time.perf_counter() - start)
 
-    results = [model.transcribe(path, progress=note, **options) for path in job["audio"]]
+    if job["turns"]:
+        from rustasr.diarization import diarize
+
+        results = [diarize(model, path, vad=job["vad"], progress=note, **options) for path in job["audio"]]
+    else:
+        results = [model.transcribe(path, progress=note, **options) for path in job["audio"]]
     return {
         "seconds": time.perf_counter() - start,
         "first_text": first[0] if first else None,
         "audio_seconds": sum(result.duration for result in results),
+        "durations": [result.duration for result in results],
         "texts": [result.text for result in results],
+        "languages": [result.language for result in results],
+        "turns": [[astuple(turn) for turn in result.turns or ()] for result in results],
         "peak_rss_bytes": peak_rss_bytes(),
     }
 
 
-# --- accuracy and reports
-
-
-def normalized(text: str) -> str:
-    """Lower case, compatibility forms, no punctuation or symbols, single spaces: what WER compares."""
-    text = unicodedata.normalize("NFKC", text).casefold()
-    kept = (char if unicodedata.category(char)[0] in "LNM" or char == "'" else " " for char in text)
-    return " ".join("".join(kept).split())
-
-
-def error_rates(references: Sequence[str], texts: Sequence[str]) -> tuple[float | None, float | None]:
-    """(WER, CER) over all texts together, 0 to 1 or more; (None, None) without jiwer (extra `bench`)."""
-    try:
-        import jiwer
-    except ModuleNotFoundError:
-        return None, None
-    expected, found = [normalized(text) for text in references], [normalized(text) for text in texts]
-    return float(jiwer.wer(expected, found)), float(jiwer.cer(expected, found))
+# --- reports
 
 
 def machine() -> dict[str, Any]:
@@ -267,6 +281,7 @@ def to_json(results: dict[str, Measurement | RustAsrError], job: Job) -> str:
             **asdict(job),
             "audio": [Path(path).name for path in job.audio],
             "references": len(job.references),
+            "turns": len(job.turns),
         },
         "results": [
             result.to_dict() if isinstance(result, Measurement) else {"model": model, "error": str(result)}

@@ -6,10 +6,14 @@ import json
 import xml.etree.ElementTree as ET
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pytest
+import soundfile
 
 from rustasr import benchmark
+from rustasr.audio import load_audio
 from rustasr.errors import AudioError, ModelError
+from rustasr.types import Turn
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,18 +29,6 @@ def test_the_median_round_is_reported_with_its_range() -> None:
     assert made.rtf == pytest.approx(0.2) and made.rtf_range == pytest.approx((0.1, 0.4))
     report = made.to_dict()
     assert report["rtf_min"] == pytest.approx(0.1) and json.dumps(report)
-
-
-def test_words_are_compared_without_case_and_punctuation() -> None:
-    assert benchmark.normalized("Don't — STOP,  1.5 ﬁne! ") == "don't stop 1 5 fine"
-    assert benchmark.normalized("Ещё Раз…") == "ещё раз"
-
-
-def test_error_rates_are_over_all_texts_together() -> None:
-    pytest.importorskip("jiwer", reason="the bench extra is not installed")
-    wer, cer = benchmark.error_rates(["One, two three.", "four"], ["one two four", "four"])
-    assert wer == pytest.approx(0.25)
-    assert cer is not None and 0 < cer < 0.5
 
 
 def test_the_plot_is_well_formed_and_has_a_bar_for_each_model() -> None:
@@ -78,3 +70,24 @@ def test_a_recording_that_cannot_be_read_is_an_audio_error(
     job = benchmark.Job((str(tmp_path / "missing.wav"),), repeat=1)
     model = str(tiny_en_gguf("q8_0"))
     assert isinstance(benchmark.run([model], job)[model], AudioError)
+
+
+@pytest.mark.weights
+def test_speakers_are_scored_where_their_turns_are_known(
+    tiny_en_gguf: Callable[[str], Path], jfk_path: Path, tmp_path: Path
+) -> None:
+    pytest.importorskip("pyannote.metrics", reason="the bench extra is not installed")
+    pytest.importorskip("webrtcvad", reason="the vad extra is not installed")
+    speech = load_audio(jfk_path)
+    silence = np.zeros_like(speech)
+    sides = [np.concatenate([speech, silence]), np.concatenate([silence, speech])]
+    path = tmp_path / "call.wav"
+    soundfile.write(path, np.stack(sides, axis=1), 16000)
+    model = str(tiny_en_gguf("q8_0"))
+    for names, wrong in ((("mic", "system"), False), (("mic", "mic"), True)):
+        turns = (Turn(0.3, 10.6, names[0]), Turn(11.3, 21.6, names[1]))
+        job = benchmark.Job((str(path),), (), "cpu", 2, 1, {}, (turns,), "webrtc")
+        made = benchmark.run([model], job)[model]
+        assert isinstance(made, benchmark.Measurement) and made.der is not None and made.speakers is not None
+        assert (made.der > 0.4) == wrong and made.speakers.found == 2
+        assert made.to_dict()["der"] == made.der and json.dumps(made.to_dict())

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from rustasr.audio import ArraySource, StereoArray
 from rustasr.diarization import DiarizationOptions, diarize
+from rustasr.diarization.turns import joined
 from rustasr.errors import Cancelled, OptionError
 from rustasr.progress import Progress
 from rustasr.types import TranscriptionResult, Turn
@@ -210,3 +211,35 @@ def test_an_exception_of_the_callback_stops_the_search_for_turns() -> None:
     with pytest.raises(Cancelled):
         listen(call(), model, progress=stop)
     assert model.calls == []
+
+
+# --- turns
+
+
+def spoken(turns: list[Turn], speaker: str) -> np.ndarray[Any, Any]:
+    mask = np.zeros(2000, bool)
+    for turn in turns:
+        if turn.speaker == speaker:
+            mask[round(turn.start * 10) : round(turn.end * 10)] = True
+    return mask
+
+
+@given(
+    st.lists(
+        st.tuples(st.integers(0, 1000), st.integers(1, 200), st.sampled_from("abc")).map(
+            lambda t: Turn(t[0] / 10, (t[0] + t[1]) / 10, t[2])
+        ),
+        max_size=10,
+    ),
+    st.integers(0, 30),
+)
+def test_joining_turns_only_bridges_short_pauses_of_one_speaker(turns: list[Turn], gap: int) -> None:
+    made = joined(turns, gap / 10)
+    assert made == sorted(made)
+    for speaker in "abc":
+        before, after = spoken(turns, speaker), spoken(made, speaker)
+        assert not (before & ~after).any()
+        edges = np.flatnonzero(np.diff(np.concatenate([[0], after & ~before, [0]]).astype(int)))
+        assert all(end - start <= gap for start, end in edges.reshape(-1, 2))
+        others = np.any([spoken(turns, other) for other in "abc" if other != speaker], axis=0)
+        assert not (after & ~before & others).any()

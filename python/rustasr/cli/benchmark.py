@@ -9,6 +9,7 @@ import click
 
 from rustasr.cli import EXIT_INPUT, EXIT_MODEL
 from rustasr.cli.bars import Bar
+from rustasr.cli.inputs import turns_of
 from rustasr.cli.parameters import decoding_options, device_options, given_options
 from rustasr.cli.tables import print_table, size
 from rustasr.errors import AudioError, RustAsrError
@@ -20,7 +21,18 @@ from rustasr.errors import AudioError, RustAsrError
 )
 @click.option("--models", multiple=True, required=True, metavar="A,B", help="Names or files; repeatable.")
 @click.option(
-    "--reference", "references", multiple=True, metavar="FILE", help="True text of each --audio, in order."
+    "--reference",
+    "references",
+    multiple=True,
+    metavar="FILE",
+    help="True text of each --audio, in order; .rttm: who speaks when.",
+)
+@click.option(
+    "--vad",
+    type=click.Choice(["silero", "webrtc"]),
+    default="silero",
+    show_default=True,
+    help="Finds the speech where speakers are looked for.",
 )
 @click.option("--repeat", type=click.IntRange(1, 100), default=3, show_default=True, help="Rounds.")
 @click.option("--output", type=click.Path(path_type=Path), metavar="JSON", help="Write all numbers here.")
@@ -32,6 +44,7 @@ def command(
     audio: tuple[str, ...],
     models: tuple[str, ...],
     references: tuple[str, ...],
+    vad: str,
     repeat: int,
     output: Path | None,
     plot: Path | None,
@@ -43,27 +56,34 @@ def command(
     """Measure speed, memory and accuracy of models.
 
     Every model runs in its own process, rounds interleaved. Reported are the time to load, the time to
-    the first text, the real-time factor (median, fastest, slowest), peak memory, WER and CER against
-    --reference (needs the extra: pip install "rustasr[bench]"), and a hash of the text.
+    the first text, the real-time factor (median, fastest, slowest), peak memory, WER and CER against the
+    texts of --reference, and a hash of the text. With an .rttm for each recording every model also looks
+    for the speakers, and their error rate (DER, collar 0.25 s, overlap scored) is reported. Error rates
+    need the extra: pip install "rustasr[bench]".
 
     \b
     Examples:
       rustasr benchmark --audio talk.flac --models whisper-tiny.en,whisper-base
       rustasr benchmark --audio talk.flac --models base.gguf,base-q8.gguf --reference talk.txt --repeat 5
       rustasr benchmark --audio talk.flac --models whisper-base --batch-size 8 --output b.json --plot b.svg
+      rustasr benchmark --audio call.wav --models whisper-base --reference call.txt --reference call.rttm
     """
     from rustasr import benchmark, writers
 
     names = [name for part in models for name in part.split(",") if name]
     if not names:
         raise click.UsageError("--models names no model")
-    if references and len(references) != len(audio):
-        raise click.UsageError(
-            f"{len(audio)} --audio and {len(references)} --reference: one text for each, in order"
-        )
-    texts = tuple(_read_text(path) for path in references)
+    rttms = [path for path in references if path.lower().endswith(".rttm")]
+    texts = [path for path in references if path not in rttms]
+    for kind, paths in (("texts", texts), ("RTTM files", rttms)):
+        if paths and len(paths) != len(audio):
+            raise click.UsageError(
+                f"{len(audio)} --audio and {len(paths)} {kind} as --reference: one for each, in order"
+            )
     options = given_options(click.get_current_context(), values)
-    job = benchmark.Job(audio, texts, device, threads, repeat, options)
+    true_texts = tuple(_read_text(path) for path in texts)
+    turns = tuple(turns_of(Path(path), name) for path, name in zip(rttms, audio, strict=False))
+    job = benchmark.Job(audio, true_texts, device, threads, repeat, options, tuple(map(tuple, turns)), vad)
     with Bar("benchmark", progress) as bar:
         results = benchmark.run(list(dict.fromkeys(names)), job, bar.file)
     done = [result for result in results.values() if isinstance(result, benchmark.Measurement)]
@@ -72,7 +92,7 @@ def command(
     failed = {name: result for name, result in results.items() if isinstance(result, RustAsrError)}
     for name, error in failed.items():
         click.echo(f"error: {error}" if name in str(error) else f"error: {name}: {error}", err=True)
-    if references and any(m.wer is None for m in done):
+    if texts and any(m.wer is None for m in done):
         click.echo('no WER: jiwer is not installed: pip install "rustasr[bench]"', err=True)
     if output is not None:
         writers.write_atomic(output, benchmark.to_json(results, job))
@@ -98,6 +118,7 @@ def _print(measurements: list[Any]) -> None:
                 size(m.peak_rss_bytes),
                 None if m.wer is None else f"{m.wer:.2%}",
                 None if m.cer is None else f"{m.cer:.2%}",
+                None if m.der is None else f"{m.der:.2%}",
                 m.text_sha256[:12],
             )
         )
@@ -111,6 +132,7 @@ def _print(measurements: list[Any]) -> None:
         ">peak",
         ">WER",
         ">CER",
+        ">DER",
         "text",
     ]
     print_table(columns, rows)

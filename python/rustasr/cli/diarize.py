@@ -10,7 +10,7 @@ import click
 from click.core import ParameterSource
 
 from rustasr.cli.bars import Bar
-from rustasr.cli.inputs import STDIN, expand
+from rustasr.cli.inputs import STDIN, expand, turns_of
 from rustasr.cli.interrupt import Worker
 from rustasr.cli.loading import cancelling, load
 from rustasr.cli.outputs import partial_path
@@ -23,7 +23,7 @@ from rustasr.errors import AudioError, Cancelled, TranscriptionError
 if TYPE_CHECKING:
     from rustasr.model import AsrModel
     from rustasr.progress import Progress
-    from rustasr.types import TranscriptionResult, Turn
+    from rustasr.types import TranscriptionResult
 
 
 def names(_ctx: click.Context, _param: click.Parameter, value: str | None) -> tuple[str, ...]:
@@ -225,7 +225,7 @@ class _Job:
         from rustasr.diarization import diarize
 
         source = open_audio(name)
-        turns = None if self.rttm is None else _turns_of(self.rttm, name)
+        turns = None if self.rttm is None else turns_of(self.rttm, name)
         with Bar("standard input" if name == STDIN else name, self.progress) as bar:
 
             def tell(progress: Progress) -> None:
@@ -270,23 +270,6 @@ class _Job:
     def _note(self, text: str, wanted: bool = True) -> None:
         if wanted and not self.quiet:
             click.echo(text, err=True)
-
-
-def _turns_of(path: Path, recording: str) -> list[Turn]:
-    """The turns that an RTTM file has for a recording: under its name, or of the only one in the file."""
-    from rustasr.diarization import read_rttm
-
-    try:
-        found = read_rttm(path.read_text(encoding="utf-8"), str(path))
-    except UnicodeDecodeError as error:
-        raise AudioError(f"{path}: expected RTTM, a UTF-8 text file: {error}") from error
-    stem = Path(recording).stem
-    if stem in found:
-        return found[stem]
-    if len(found) == 1:
-        return next(iter(found.values()))
-    there = ", ".join(sorted(found)[:5]) or "no turn at all"
-    raise AudioError(f"{path}: expected turns of {stem}, found {there}")
 
 
 __all__ = ["command"]

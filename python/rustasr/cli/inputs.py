@@ -1,4 +1,4 @@
-"""AUDIO arguments to recordings: files, directories, patterns, "-"."""
+"""AUDIO arguments to recordings: files, directories, patterns, "-"; and the turns that belong to one."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from rustasr.errors import AudioError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+
+    from rustasr.types import Turn
 
 STDIN = "-"
 
@@ -72,4 +74,21 @@ def _audio_files(directory: Path) -> list[Path]:
     return sorted(p for p in directory.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
 
 
-__all__ = ["STDIN", "expand"]
+def turns_of(path: Path, recording: str) -> list[Turn]:
+    """The turns that an RTTM file has for a recording: under its name, or of the only one in the file."""
+    from rustasr.diarization import read_rttm
+
+    try:
+        found = read_rttm(path.read_text(encoding="utf-8"), str(path))
+    except UnicodeDecodeError as error:
+        raise AudioError(f"{path}: expected RTTM, a UTF-8 text file: {error}") from error
+    stem = Path(recording).stem
+    if stem in found:
+        return found[stem]
+    if len(found) == 1:
+        return next(iter(found.values()))
+    there = ", ".join(sorted(found)[:5]) or "no turn at all"
+    raise AudioError(f"{path}: expected turns of {stem}, found {there}")
+
+
+__all__ = ["STDIN", "expand", "turns_of"]

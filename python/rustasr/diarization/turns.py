@@ -32,7 +32,7 @@ def joined(turns: Iterable[Turn], gap_s: float = 0.0) -> list[Turn]:
                 continue
         last[turn.speaker] = len(made)
         made.append(turn)
-    return made
+    return sorted(made)
 
 
 def renamed(turns: Iterable[Turn], names: Mapping[str, str]) -> list[Turn]:
