@@ -216,6 +216,8 @@ def _number(value: Any) -> float:
 
 def plain(value: Any) -> Any:
     """A value as JSON has it: a dataclass is the list of its fields."""
+    if value is None or isinstance(value, (str, int, float)):
+        return value
     if dataclasses.is_dataclass(value):
         return [plain(getattr(value, field.name)) for field in dataclasses.fields(value)]
     if isinstance(value, (list, tuple)):

@@ -89,6 +89,8 @@ def _named(unit: _Unit, speaker: str) -> list[_Unit]:
 
 def text_width(text: str) -> int:
     """Columns that a text takes: two for a wide East Asian character, one for any other."""
+    if text.isascii():
+        return len(text)
     return sum(2 if unicodedata.east_asian_width(char) in "WF" else 1 for char in text)
 
 
@@ -136,6 +138,9 @@ def _character_times(segment: Segment) -> list[tuple[float, float]]:
 
 def _pieces(word: str) -> Iterator[str]:
     """A spaced word as it is; unspaced scripts character by character; nothing wider than a line."""
+    if word.isascii() and len(word) <= LINE_WIDTH:
+        yield word
+        return
     piece = ""
     for char in word:
         if piece and (_breaks(piece[-1], char) or text_width(piece + char) > LINE_WIDTH):

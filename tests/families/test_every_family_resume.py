@@ -97,7 +97,7 @@ def test_resumed_from_every_cut(
     assert said(transcribe()) == plain
     n_rounds, lines = len(computed), path.read_bytes().splitlines(keepends=True)
     assert len(lines) == n_rounds + 1
-    assert n_rounds >= 3
+    assert n_rounds >= (2 if "batched" in case else 3)
     for cut in range(1, len(lines) + 1):
         torn = lines[cut][: len(lines[cut]) // 2] if cut < len(lines) else b""
         path.write_bytes(b"".join(lines[:cut]) + torn)

@@ -47,9 +47,11 @@ BLOCK_SECONDS = 10.0
 BATCHES_AHEAD = 4  # windows for so many batches are read ahead, to put like lengths together
 SHORTEST_WINDOW_S = 0.1  # nothing is said in less, and some front ends need more than one frame
 HOTWORD_BEAMS = 4  # beams when hotwords are given and `beam_size` is not
-# Below this mean log-probability of its tokens a segment is flagged. Measured on small checkpoints: speech is
-# above -0.04 (CTC), -0.19 (RNN-T), -0.05 (TDT), music and noise are below -0.19, -0.28 and -0.42.
+# What is said between two pauses is in doubt below this mean log-probability of its tokens. Measured on small
+# checkpoints: segments of speech are above -0.04 (CTC), -0.20 (RNN-T) and -0.05 (TDT), those of music and
+# noise below -0.19, -0.28 and -0.42.
 UNSURE_LOGPROB = {"ctc": -0.12, "rnnt": -0.23, "tdt": -0.23}
+UNSURE_PAUSE_S = 1.0
 SENTENCE_ENDS = (".", "?", "!")  # NeMo's default segment_seperators; "…" and others end no segment there
 
 
@@ -285,15 +287,43 @@ class Conformer(Family[ConformerOptions, _Run]):
         return _core.normalize_per_feature(raw) if self._normalize else raw
 
     def _segments(self, run: _Run, window: Window, heard: Heard) -> Iterator[Segment]:
-        """Words joined to segments; a segment closes after a sentence, the last one with the window."""
+        """Words joined to segments; a segment closes after a sentence, the last one with the window. What is
+        in doubt stands by itself.
+        """
         words = self.words(heard)
+        sure = self._sure(words, heard)
         first = 0
         for i, word in enumerate(words):
-            if word.text.endswith(SENTENCE_ENDS) or i == len(words) - 1:
-                yield self._segment(run, window, heard, words[first : i + 1])
+            is_last = i == len(words) - 1
+            if is_last or word.text.endswith(SENTENCE_ENDS) or sure[i] != sure[i + 1]:
+                flags = () if sure[i] else ("low_confidence",)
+                yield self._segment(run, window, heard, words[first : i + 1], flags)
                 first = i + 1
 
-    def _segment(self, run: _Run, window: Window, heard: Heard, timed: Sequence[TimedWord]) -> Segment:
+    def _sure(self, words: Sequence[TimedWord], heard: Heard) -> list[bool]:
+        """Which words may be believed: all between two pauses or none of them, and none in a window that is
+        in doubt as a whole (a word or two say too little by themselves).
+        """
+
+        def is_sure(some: Sequence[TimedWord]) -> bool:
+            logprobs = [heard.logprobs[place] for word in some for place in word.places]
+            return sum(logprobs) / max(1, len(logprobs)) >= self._unsure
+
+        sure, first, all_sure = list[bool](), 0, is_sure(words)
+        for i, word in enumerate(words):
+            if i == len(words) - 1 or (words[i + 1].start - word.end) * heard.frame_s >= UNSURE_PAUSE_S:
+                sure += [all_sure and is_sure(words[first : i + 1])] * (i + 1 - first)
+                first = i + 1
+        return sure
+
+    def _segment(
+        self,
+        run: _Run,
+        window: Window,
+        heard: Heard,
+        timed: Sequence[TimedWord],
+        flags: tuple[str, ...],
+    ) -> Segment:
         def seconds(frame: int) -> float:
             return round(min(window.offset + frame * heard.frame_s, window.offset + window.duration), 3)
 
@@ -301,7 +331,6 @@ class Conformer(Family[ConformerOptions, _Run]):
             return math.exp(min(0.0, sum(heard.logprobs[i] for i in places) / max(1, len(places))))
 
         places = [i for word in timed for i in word.places]
-        mean = sum(heard.logprobs[i] for i in places) / len(places)
         words = [Word(seconds(w.start), seconds(w.end), w.text, confidence(w.places)) for w in timed]
         spans = self.token_spans(heard)
         tokens = tuple(
@@ -322,8 +351,8 @@ class Conformer(Family[ConformerOptions, _Run]):
             confidence=confidence(places),
             tokens=tuple(token.id for token in tokens),
             timed_tokens=tokens if run.options.word_timestamps else None,
-            avg_logprob=mean,
-            flags=("low_confidence",) if mean < self._unsure else (),
+            avg_logprob=sum(heard.logprobs[i] for i in places) / len(places),
+            flags=flags,
         )
 
     def _result(self, run: _Run, *, interrupted: bool) -> TranscriptionResult:
