@@ -47,6 +47,13 @@ function(rustasr_add_kernels target)
     list(REMOVE_ITEM plain ${special})
   endif()
   target_sources(${target} PRIVATE ${plain})
+  if(NOT MSVC)
+    # The portable forms are the oracle: a product and a sum are two operations in all of their loops. Where the
+    # processor has a fused one for everybody (AArch64), compilers would fuse in some loops and not in others,
+    # and a column's result would depend on how many others are with it.
+    list(FILTER plain INCLUDE REGEX "_portable\\.cpp$")
+    set_source_files_properties(${plain} PROPERTIES COMPILE_OPTIONS -ffp-contract=off)
+  endif()
 endfunction()
 
 function(_rustasr_isa_usable isa out)
