@@ -52,7 +52,7 @@ def normalized(text: str, language: str = "") -> str:
     text = "".join(c if unicodedata.category(c)[0] in "LNM" or c == "'" else " " for c in text)
     words = [word.strip("'") for word in text.split()]
     if language in UNSPACED_LANGUAGES:
-        words = list("".join(words))
+        words = list("".join(words).replace("'", ""))
     return " ".join(word for word in words if word)
 
 

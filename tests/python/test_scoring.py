@@ -23,6 +23,7 @@ from speakers import error_rate
         ("fr", "L’homme qu'elle", "l homme qu elle"),
         ("tr", "Isparta İzmir", "ısparta izmir"),
         ("zh", "我们 去，北京。", "我 们 去 北 京"),
+        ("ja", "0'0 です", "0 0 で す"),
         ("he", "שָׁלוֹם", "שלום"),
         ("ar", "مرحـــبا", "مرحبا"),
     ],
