@@ -24,14 +24,23 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-import os
 import re
-import statistics
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
+
+from measuring import (
+    Row,
+    engine_python,
+    fresh_process,
+    in_turn,
+    make_peers,
+    median,
+    parser,
+    peak_mb,
+    report,
+    table,
+)
 
 HERE = Path(__file__).resolve().parent
 PEER_PACKAGES = [
@@ -125,17 +134,7 @@ RUNNERS = {
 }
 
 
-def peak_mb() -> float:
-    """Largest resident set of this process so far, in MiB."""
-    if sys.platform == "win32":
-        raise SystemExit("peak memory is read with getrusage: run this on Linux or macOS")
-    import resource
-
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / (1 << 20) if sys.platform == "darwin" else peak / 1024
-
-
-def measure(job: dict[str, Any]) -> dict[str, Any]:
+def measure(job: Row) -> Row:
     """Run one job in this process. The audio is read before the clock starts."""
     import numpy as np
     import soundfile
@@ -166,11 +165,6 @@ def measure(job: dict[str, Any]) -> dict[str, Any]:
 # --- the measuring side ---
 
 
-def make_peers(folder: Path) -> None:
-    subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
-    subprocess.run([str(folder / "bin" / "python"), "-m", "pip", "install", "-q", *PEER_PACKAGES], check=True)
-
-
 def model_file(engine: str, option: str, args: argparse.Namespace) -> str:
     """The file or folder that an engine loads, made first where it is missing."""
     if engine.startswith("faster-whisper"):
@@ -179,32 +173,15 @@ def model_file(engine: str, option: str, args: argparse.Namespace) -> str:
         return str(args.gguf_dir / f"whisper-{args.model}-{option}.gguf")
     path: Path = args.gguf_dir / f"whisper-{args.model}-f16.bin"
     if not path.exists():
-        sys.path.insert(0, str(HERE))
         from whisper_bin import write_bin
 
         write_bin(args.weights, path)
     return str(path)
 
 
-def busy_share(seconds: float = 0.5) -> float:
-    """What share of the processor other programs take right now (Linux; 0 where /proc/stat is missing)."""
-    if not Path("/proc/stat").exists():
-        return 0.0
-
-    def read() -> tuple[int, int]:
-        fields = [int(v) for v in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]]
-        return fields[3] + fields[4], sum(fields)
-
-    idle, total = read()
-    time.sleep(seconds)
-    idle_after, total_after = read()
-    return 1 - (idle_after - idle) / max(1, total_after - total)
-
-
-def run_once(spec: str, args: argparse.Namespace) -> dict[str, Any]:
+def run_once(spec: str, args: argparse.Namespace) -> Row:
     engine, _, rest = spec.partition(":")
     option, _, batch = rest.partition(":b")
-    python = sys.executable if engine == "rustasr" else str(args.peers / "bin" / "python")
     job = {
         "engine": engine,
         "option": batch if engine == "rustasr" else option,
@@ -213,96 +190,49 @@ def run_once(spec: str, args: argparse.Namespace) -> dict[str, Any]:
         "threads": args.threads,
         "language": args.language,
     }
-    busy = busy_share()
-    # One BLAS or OpenMP pool each would hide behind the engine's own thread count.
-    environment = {**os.environ, "OMP_NUM_THREADS": str(args.threads), "HF_HUB_OFFLINE": "1"}
-    done = subprocess.run(
-        [python, str(HERE / "compare.py"), "--job", json.dumps(job)],
-        capture_output=True, text=True, env=environment, timeout=1800, check=False,
-    )  # fmt: skip
-    lines = [line for line in done.stdout.splitlines() if line.startswith('{"load_s"')]
-    if done.returncode or not lines:
-        return {"spec": spec, "error": (done.stderr or done.stdout)[-600:]}
-    return {"spec": spec, "busy_before": round(busy, 2), **json.loads(lines[-1])}
+    return fresh_process(__file__, engine_python(engine, args.peers), spec, job)
 
 
-def summary(rows: list[dict[str, Any]], reference: str | None) -> str:
+COLUMNS = ["× real time (best)", "wall s", "CPU s", "load s", "peak MB", "WER %", "text"]
+
+
+def summary(rows: list[Row], reference: str | None) -> str:
     """The table: medians over the rounds, and the error rate of the text."""
-    sys.path.insert(0, str(HERE))
     from wer import word_errors
 
-    columns = ["engine", "× real time (best)", "wall s", "CPU s", "load s", "peak MB", "WER %", "text"]
-    head = "| " + " | ".join(columns) + " |\n|---" + "|--:" * 6 + "|---|"
-    out = [head]
-    for spec in dict.fromkeys(r["spec"] for r in rows):
-        good = [r for r in rows if r["spec"] == spec and "error" not in r]
-        if not good:
-            out.append(f"| {spec} | failed: {rows[0].get('error', '')[-60:]} | | | | | | |")
-            continue
-
-        def median(key: str, good: list[dict[str, Any]] = good) -> float:
-            return statistics.median(r[key] for r in good)
-
-        wall, best, audio = median("wall_s"), min(r["wall_s"] for r in good), good[0]["audio_s"]
+    def cells(good: list[Row]) -> list[str]:
+        wall, best, audio = median(good, "wall_s"), min(r["wall_s"] for r in good), good[0]["audio_s"]
         rate = f"{100 * word_errors(reference, good[-1]['text']).rate:.2f}" if reference else ""
         digest = hashlib.sha256(re.sub(r"\s+", " ", good[-1]["text"]).strip().encode()).hexdigest()[:8]
-        out.append(
-            f"| {spec} | {audio / wall:.1f} ({audio / best:.1f}) | {wall:.2f} | {median('cpu_s'):.2f} "
-            f"| {median('load_s'):.2f} | {median('peak_mb'):.0f} | {rate} | {digest} |"
-        )
-    return "\n".join(out)
+        return [
+            f"{audio / wall:.1f} ({audio / best:.1f})", f"{wall:.2f}", f"{median(good, 'cpu_s'):.2f}",
+            f"{median(good, 'load_s'):.2f}", f"{median(good, 'peak_mb'):.0f}", rate, digest,
+        ]  # fmt: skip
+
+    return table(rows, COLUMNS, cells)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument(
-        "--setup", type=Path, metavar="DIR", help="make the peers' virtual environment and stop"
-    )
-    parser.add_argument("--job", help=argparse.SUPPRESS)
-    parser.add_argument("--peers", type=Path, help="virtual environment made by --setup")
-    parser.add_argument("--model", default="tiny.en", help="model size, for file names: tiny.en, base, ...")
-    parser.add_argument("--weights", type=Path, help="CTranslate2 folder of that model")
-    parser.add_argument(
+    options = parser(__doc__, DEFAULT_ENGINES)
+    options.add_argument("--model", default="tiny.en", help="model size, for file names: tiny.en, base, ...")
+    options.add_argument("--weights", type=Path, help="CTranslate2 folder of that model")
+    options.add_argument(
         "--gguf-dir", type=Path, default=Path(), help="folder of whisper-MODEL-TYPE.gguf and the .bin"
     )
-    parser.add_argument("--audio", type=Path)
-    parser.add_argument("--reference", type=Path, help="text of the recording, for the error rate")
-    parser.add_argument("--language", default="en")
-    parser.add_argument("--engines", default=DEFAULT_ENGINES)
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--out", type=Path, help="append every measurement to this JSON-lines file")
-    args = parser.parse_args()
+    options.add_argument("--audio", type=Path)
+    options.add_argument("--reference", type=Path, help="text of the recording, for the error rate")
+    options.add_argument("--language", default="en")
+    args = options.parse_args()
     if args.setup:
-        return make_peers(args.setup)
-    if args.job:
-        print(json.dumps(measure(json.loads(args.job))))
-        return None
-    if not (args.audio and args.weights):
-        parser.error("--audio and --weights are needed")
-    rows = []
-    for number in range(args.rounds):
-        for spec in args.engines.split(","):
-            row = run_once(spec, args)
-            rows.append(row)
-            if args.out:
-                with args.out.open("a", encoding="utf-8") as out:
-                    meta = {
-                        "model": args.model,
-                        "audio": args.audio.name,
-                        "threads": args.threads,
-                        "round": number,
-                    }
-                    out.write(json.dumps({**meta, **row}, ensure_ascii=False) + "\n")
-            told = (
-                row.get("error")
-                or f"{row['wall_s']:.2f} s wall, {row['cpu_s']:.2f} s CPU, {row['peak_mb']:.0f} MB"
-            )
-            print(f"round {number + 1} {spec}: {told}", file=sys.stderr, flush=True)
-    print(summary(rows, args.reference.read_text(encoding="utf-8") if args.reference else None))
-    return None
+        make_peers(args.setup, PEER_PACKAGES)
+    elif args.job:
+        report(measure(json.loads(args.job)))
+    elif args.audio and args.weights:
+        meta = {"model": args.model, "audio": args.audio.name}
+        rows = in_turn(args, lambda spec: run_once(spec, args), meta)
+        print(summary(rows, args.reference.read_text(encoding="utf-8") if args.reference else None))
+    else:
+        options.error("--audio and --weights are needed")
 
 
 if __name__ == "__main__":

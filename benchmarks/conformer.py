@@ -20,8 +20,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import statistics
 import subprocess
 import sys
 import time
@@ -30,7 +28,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from compare import busy_share, peak_mb
+from measuring import (
+    Row,
+    engine_python,
+    fresh_process,
+    in_turn,
+    make_peers,
+    median,
+    parser,
+    peak_mb,
+    report,
+    spread,
+    table,
+)
 
 HERE = Path(__file__).resolve().parent
 PEER_PACKAGES = ["torch", "transformers==5.23.0", "onnx", "onnxruntime", "omegaconf", "hydra-core",
@@ -151,85 +161,42 @@ def measure(job: dict[str, Any]) -> dict[str, Any]:
 # --- the measuring side ---
 
 
-def run_once(spec: str, args: argparse.Namespace) -> dict[str, Any]:
+def run_once(spec: str, args: argparse.Namespace) -> Row:
     engine, _, option = spec.partition(":")
-    python = sys.executable if engine == "rustasr" else str(args.peers / "bin" / "python")
     job = {"engine": engine, "model": str(model_file(engine, option, args)), "threads": args.threads,
            "seconds": args.seconds, "family": args.family, "gigaam": str(args.gigaam)}  # fmt: skip
-    busy = busy_share()
-    done = subprocess.run(
-        [python, str(HERE / "conformer.py"), "--job", json.dumps(job)],
-        env={**os.environ, "OMP_NUM_THREADS": str(args.threads), "HF_HUB_OFFLINE": "1"},
-        capture_output=True, text=True, timeout=1800, check=False,
-    )  # fmt: skip
-    lines = [line for line in done.stdout.splitlines() if line.startswith('{"load_s"')]
-    if done.returncode or not lines:
-        return {"spec": spec, "error": (done.stderr or done.stdout)[-600:]}
-    return {"spec": spec, "busy_before": round(busy, 2), **json.loads(lines[-1])}
+    return fresh_process(__file__, engine_python(engine, args.peers), spec, job)
 
 
-def summary(rows: list[dict[str, Any]]) -> str:
+COLUMNS = ["encode s (range)", "mel s", "decode s", "load s", "peak MB"]
+
+
+def cells(rows: list[Row]) -> list[str]:
     """Medians over the rounds, the range of the encoder's in brackets."""
-    lines = [
-        "| engine | encode s (range) | mel s | decode s | load s | peak MB |",
-        "|---|--:|--:|--:|--:|--:|",
-    ]
-    for spec in dict.fromkeys(row["spec"] for row in rows):
-        good = [row for row in rows if row["spec"] == spec and "error" not in row]
-        if not good:
-            error = next(row["error"] for row in rows if row["spec"] == spec)
-            lines.append(f"| {spec} | failed: {error[-80:]!r} | | | | |")
-            continue
 
-        def median(key: str, digits: int, good: list[dict[str, Any]] = good) -> str:
-            found = [row[key] for row in good if key in row]
-            return f"{statistics.median(found):.{digits}f}" if found else ""
+    def told(key: str, digits: int) -> str:
+        return f"{median(rows, key):.{digits}f}" if key in rows[0] else ""
 
-        encode = [row["encode_s"] for row in good]
-        lines.append(
-            f"| {spec} | {median('encode_s', 2)} ({min(encode):.2f}–{max(encode):.2f}) "
-            f"| {median('mel_s', 3)} | {median('decode_s', 3)} | {median('load_s', 2)} "
-            f"| {median('peak_mb', 0)} |"
-        )
-    return "\n".join(lines)
+    return [spread(rows, "encode_s"), told("mel_s", 3), told("decode_s", 3), told("load_s", 2),
+            told("peak_mb", 0)]  # fmt: skip
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--setup", type=Path, metavar="DIR", help="make the peers' environment and stop")
-    parser.add_argument("--job", help=argparse.SUPPRESS)
-    parser.add_argument("--peers", type=Path, help="virtual environment made by --setup")
-    parser.add_argument("--dir", type=Path, help="where the checkpoints and the engines' files are kept")
-    parser.add_argument("--family", choices=tuple(N_MELS))
-    parser.add_argument("--gigaam", type=Path, help="checkout of the official GigaAM source")
-    parser.add_argument("--engines", default=DEFAULT_ENGINES)
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--seconds", type=int, default=30)
-    parser.add_argument("--out", type=Path, help="append every measurement to this JSON-lines file")
-    args = parser.parse_args()
+    options = parser(__doc__, DEFAULT_ENGINES)
+    options.add_argument("--dir", type=Path, help="where the checkpoints and the engines' files are kept")
+    options.add_argument("--family", choices=tuple(N_MELS))
+    options.add_argument("--gigaam", type=Path, help="checkout of the official GigaAM source")
+    options.add_argument("--seconds", type=int, default=30)
+    args = options.parse_args()
     if args.job:
-        return print(json.dumps(measure(json.loads(args.job))))
-    if args.setup:
-        subprocess.run([sys.executable, "-m", "venv", str(args.setup)], check=True)
-        python = str(args.setup / "bin" / "python")
-        subprocess.run([python, "-m", "pip", "install", "-q", *PEER_PACKAGES], check=True)
-        return None
-    if not (args.dir and args.peers and args.family):
-        parser.error("--dir, --peers and --family are needed")
-    rows = []
-    for number in range(args.rounds):
-        for spec in args.engines.split(","):
-            row = {"family": args.family, **run_once(spec, args)}
-            rows.append(row)
-            if args.out:
-                with args.out.open("a", encoding="utf-8") as out:
-                    out.write(json.dumps({"threads": args.threads, "round": number, **row}) + "\n")
-            print({k: round(v, 3) if isinstance(v, float) else v for k, v in row.items()}, flush=True)
-    print(summary(rows))
-    return None
+        report(measure(json.loads(args.job)))
+    elif args.setup:
+        make_peers(args.setup, PEER_PACKAGES)
+    elif args.dir and args.peers and args.family:
+        rows = in_turn(args, lambda spec: run_once(spec, args), {"family": args.family})
+        print(table(rows, COLUMNS, cells))
+    else:
+        options.error("--dir, --peers and --family are needed")
 
 
 if __name__ == "__main__":

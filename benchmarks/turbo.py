@@ -27,18 +27,27 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import statistics
 import subprocess
-import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from compare import busy_share, make_peers, peak_mb
+from compare import PEER_PACKAGES
+from measuring import (
+    Clock,
+    Row,
+    engine_python,
+    fresh_process,
+    in_turn,
+    make_peers,
+    median,
+    parser,
+    peak_mb,
+    report,
+    table,
+)
 from turbo_checkpoint import PROMPT, make_checkpoint, requantize_bin
 
 HERE = Path(__file__).resolve().parent
@@ -94,22 +103,6 @@ def window(path: str | None) -> npt.NDArray[np.float32]:
     if rate != 16000:
         raise SystemExit(f"{source}: a 16 kHz recording is expected, found {rate} Hz")
     return np.ascontiguousarray(np.resize(samples.mean(axis=1), 480000))
-
-
-class Clock:
-    """Wall and CPU seconds of the stages of one run."""
-
-    def __init__(self) -> None:
-        self.row: dict[str, float] = {}
-        self.restart()
-
-    def restart(self) -> None:
-        self.wall, self.cpu = time.perf_counter(), time.process_time()
-
-    def stop(self, stage: str) -> None:
-        self.row[stage + "_s"] = time.perf_counter() - self.wall
-        self.row[stage + "_cpu_s"] = time.process_time() - self.cpu
-        self.restart()
 
 
 Run = Callable[[Clock], int]
@@ -193,85 +186,47 @@ def measure(job: dict[str, Any]) -> dict[str, Any]:
 # --- the measuring side ---
 
 
-def run_once(spec: str, args: argparse.Namespace) -> dict[str, Any]:
+def run_once(spec: str, args: argparse.Namespace) -> Row:
     engine, _, option = spec.partition(":")
-    python = sys.executable if engine == "rustasr" else str(args.peers / "bin" / "python")
     job = {
         "engine": engine, "option": option, "model": str(model_file(engine, option, args)),
         "threads": args.threads, "audio": str(args.audio) if args.audio else None,
     }  # fmt: skip
-    busy = busy_share()
-    done = subprocess.run(
-        [python, str(HERE / "turbo.py"), "--job", json.dumps(job)],
-        env={**os.environ, "OMP_NUM_THREADS": str(args.threads), "HF_HUB_OFFLINE": "1"},
-        capture_output=True, text=True, timeout=1800, check=False,
-    )  # fmt: skip
-    lines = [line for line in done.stdout.splitlines() if line.startswith('{"load_s"')]
-    if done.returncode or not lines:
-        return {"spec": spec, "error": (done.stderr or done.stdout)[-600:]}
-    return {"spec": spec, "busy_before": round(busy, 2), **json.loads(lines[-1])}
+    return fresh_process(__file__, engine_python(engine, args.peers), spec, job)
 
 
-def summary(rows: list[dict[str, Any]]) -> str:
+COLUMNS = ["encode s (best)", "encode CPU s", "decode s", "ms a token", "all CPU s", "load s", "peak MB",
+           "words"]  # fmt: skip
+
+
+def cells(rows: list[Row]) -> list[str]:
     """Medians over the rounds; the best encode in brackets."""
-    columns = ["engine", "encode s (best)", "encode CPU s", "decode s", "ms a token", "all CPU s", "load s",
-               "peak MB", "words"]  # fmt: skip
-    out = ["| " + " | ".join(columns) + " |\n|---" + "|--:" * (len(columns) - 1) + "|"]
-    for spec in dict.fromkeys(r["spec"] for r in rows):
-        good = [r for r in rows if r["spec"] == spec and "error" not in r]
-        if not good:
-            error = next(r["error"] for r in rows if r["spec"] == spec)
-            out.append(f"| {spec} | failed: {error[-80:]!r} |" + " |" * (len(columns) - 2))
-            continue
-
-        def median(key: str, good: list[dict[str, Any]] = good) -> float:
-            return statistics.median(r.get(key, float("nan")) for r in good)
-
-        best, words = min(r["encode_s"] for r in good), good[-1]["tokens"]
-        out.append(
-            f"| {spec} | {median('encode_s'):.2f} ({best:.2f}) | {median('encode_cpu_s'):.2f} "
-            f"| {median('decode_s'):.2f} | {1000 * median('decode_s') / max(1, words):.1f} "
-            f"| {median('cpu_s'):.2f} | {median('load_s'):.2f} | {median('peak_mb'):.0f} | {words} |"
-        )
-    return "\n".join(out)
+    words = rows[-1]["tokens"]
+    return [
+        f"{median(rows, 'encode_s'):.2f} ({min(row['encode_s'] for row in rows):.2f})",
+        f"{median(rows, 'encode_cpu_s'):.2f}", f"{median(rows, 'decode_s'):.2f}",
+        f"{1000 * median(rows, 'decode_s') / max(1, words):.1f}", f"{median(rows, 'cpu_s'):.2f}",
+        f"{median(rows, 'load_s'):.2f}", f"{median(rows, 'peak_mb'):.0f}", str(words),
+    ]  # fmt: skip
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--setup", type=Path, metavar="DIR", help="make the peers' environment and stop")
-    parser.add_argument("--make", type=Path, metavar="DIR", help="make the checkpoint and stop")
-    parser.add_argument("--job", help=argparse.SUPPRESS)
-    parser.add_argument("--peers", type=Path, help="virtual environment made by --setup")
-    parser.add_argument("--dir", type=Path, help="where the checkpoint and the engines' files are kept")
-    parser.add_argument("--tokenizer", type=Path, help="tokenizer.json of a multilingual Whisper")
-    parser.add_argument("--audio", type=Path, help="16 kHz recording (default: tests/data/jfk.flac)")
-    parser.add_argument("--engines", default=DEFAULT_ENGINES)
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--out", type=Path, help="append every measurement to this JSON-lines file")
-    args = parser.parse_args()
+    options = parser(__doc__, DEFAULT_ENGINES)
+    options.add_argument("--make", type=Path, metavar="DIR", help="make the checkpoint and stop")
+    options.add_argument("--dir", type=Path, help="where the checkpoint and the engines' files are kept")
+    options.add_argument("--tokenizer", type=Path, help="tokenizer.json of a multilingual Whisper")
+    options.add_argument("--audio", type=Path, help="16 kHz recording (default: tests/data/jfk.flac)")
+    args = options.parse_args()
     if args.job:
-        return print(json.dumps(measure(json.loads(args.job))))
-    if args.setup:
-        return make_peers(args.setup)
-    if args.make and args.tokenizer:
+        report(measure(json.loads(args.job)))
+    elif args.setup:
+        make_peers(args.setup, PEER_PACKAGES)
+    elif args.make and args.tokenizer:
         make_checkpoint(args.make, args.tokenizer)
-        return None
-    if not (args.dir and args.peers):
-        parser.error("--dir and --peers are needed")
-    rows = []
-    for number in range(args.rounds):
-        for spec in args.engines.split(","):
-            row = run_once(spec, args)
-            rows.append(row)
-            if args.out:
-                with args.out.open("a", encoding="utf-8") as out:
-                    out.write(json.dumps({"threads": args.threads, "round": number, **row}) + "\n")
-            print({k: round(v, 2) if isinstance(v, float) else v for k, v in row.items()}, flush=True)
-    print(summary(rows))
-    return None
+    elif args.dir and args.peers:
+        print(table(in_turn(args, lambda spec: run_once(spec, args)), COLUMNS, cells))
+    else:
+        options.error("--dir and --peers are needed")
 
 
 if __name__ == "__main__":
