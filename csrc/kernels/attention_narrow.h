@@ -7,6 +7,8 @@
 // Included by the forms after their Simd.
 #pragma once
 
+#include <type_traits>
+
 #include "kernels/attention_rows.h"
 
 namespace rustasr::kernels {
@@ -43,12 +45,25 @@ struct Lines {
     int64_t stride, n, vectors;
 };
 
+// Rows of a cache lie far apart, a few cache lines each: the processor does not guess the next.
+RUSTASR_INLINE void fetch(const Lines& lines, int64_t begin, int64_t end, int64_t nbytes) {
+#if defined(__GNUC__)
+    for (int64_t j = begin; j < smaller(end, lines.n); j++) {
+        for (int64_t b = 0; b < nbytes; b += 64) __builtin_prefetch(lines.data + j * lines.stride + b);
+    }
+#else
+    (void)lines, (void)begin, (void)end, (void)nbytes;
+#endif
+}
+
 // scores[R][kTileKeys] = <q[R], keys>; q rows are `padded` floats apart. Scores behind the last key are
-// undefined.
+// undefined. `values` of the same keys are asked for meanwhile.
 template <Element kType, int R>
-void dot_products(const float* q, int64_t padded, const Lines& keys, float* scores) {
+void dot_products(const float* q, int64_t padded, const Lines& keys, const Lines& values, float* scores) {
     constexpr int64_t kStep = W * element_size(kType);
     for (int64_t first = 0; first < keys.n; first += W) {
+        fetch(keys, first + W, first + 2 * W, keys.vectors * kStep);
+        fetch(values, first, first + W, keys.vectors * kStep);
         V partial[R][W];
         RUSTASR_UNROLL
         for (int g = 0; g < W; g += kGroup) {
@@ -165,16 +180,26 @@ inline float softmax_step(int64_t n, float* scores, RowState& state) {
     return alpha[0];
 }
 
+// Calls work(first row, their number as a type) for the rows, many at a time, then two, then one.
+template <class Work>
+RUSTASR_INLINE void for_rows(int n_rows, const Work& work) {
+    int r = 0;
+    for (; r + Simd::kNarrowRows <= n_rows; r += Simd::kNarrowRows)
+        work(r, std::integral_constant<int, Simd::kNarrowRows>());
+    for (; r + 2 <= n_rows; r += 2) work(r, std::integral_constant<int, 2>());
+    for (; r < n_rows; r++) work(r, std::integral_constant<int, 1>());
+}
+
 template <Element kType>
 void attend_tile(const AttentionArgs& a, int64_t first, const Lines& keys, const Lines& values, int n_rows,
                  const Scratch& s, RowState* states) {
     const int64_t padded = round_up(a.head_dim, 16);
-    int r = 0;
-    for (; r + Simd::kNarrowRows <= n_rows; r += Simd::kNarrowRows) {
-        dot_products<kType, Simd::kNarrowRows>(s.q + r * padded, padded, keys, s.scores + r * kTileKeys);
-    }
-    for (; r < n_rows; r++) dot_products<kType, 1>(s.q + r * padded, padded, keys, s.scores + r * kTileKeys);
-    for (r = 0; r < n_rows; r++) {
+    // Pairs: what a step of one hypothesis makes of the queries that share a K/V head.
+    for_rows(n_rows, [&](int r, auto count) {
+        dot_products<kType, decltype(count)::value>(s.q + r * padded, padded, keys, values,
+                                                    s.scores + r * kTileKeys);
+    });
+    for (int r = 0; r < n_rows; r++) {
         float* scores = s.scores + r * kTileKeys;
         if (a.mask.data && a.mask_type == Element::F16) {
             add_mask<Element::F16>(states[r].row.mask + first * 2, keys.n, scores);
@@ -186,11 +211,10 @@ void attend_tile(const AttentionArgs& a, int64_t first, const Lines& keys, const
         float* out = s.out + r * padded;
         for (int64_t d = 0; d < padded; d += W) Simd::store(out + d, Simd::mul(Simd::load(out + d), alpha));
     }
-    for (r = 0; r + Simd::kNarrowRows <= n_rows; r += Simd::kNarrowRows) {
-        weighted_sum<kType, Simd::kNarrowRows>(s.scores + r * kTileKeys, values, s.out + r * padded, padded);
-    }
-    for (; r < n_rows; r++)
-        weighted_sum<kType, 1>(s.scores + r * kTileKeys, values, s.out + r * padded, padded);
+    for_rows(n_rows, [&](int r, auto count) {
+        weighted_sum<kType, decltype(count)::value>(s.scores + r * kTileKeys, values, s.out + r * padded,
+                                                    padded);
+    });
 }
 
 // Rows of K or V from key `first` on: in place when they are whole vectors, else converted and padded in

@@ -49,15 +49,47 @@ const float* row_at(const ggml_tensor* t, int64_t row) {
 
 const float* data_of(const ggml_tensor* t) { return t ? static_cast<const float*>(t->data) : nullptr; }
 
+float float_param(const ggml_tensor* t) {
+    float value;
+    memcpy(&value, reinterpret_cast<const char*>(t->op_params) + kParamOffset, sizeof(value));
+    return value;
+}
+
+void set_float_param(ggml_tensor* t, float value) {
+    memcpy(reinterpret_cast<char*>(t->op_params) + kParamOffset, &value, sizeof(value));
+}
+
 void compute_layer_norm(ggml_tensor* dst, int ith, int nth, void* form) {
-    float eps;
-    memcpy(&eps, reinterpret_cast<const char*>(dst->op_params) + kParamOffset, sizeof(eps));
     const RowRange rows = share_of(ggml_nrows(dst), ith, nth);
     const int64_t n = dst->ne[0];
     for (int64_t r = rows.begin; r < rows.end; r++) {
         static_cast<const ElementwiseForm*>(form)->layer_norm(row_at(dst->src[0], r), data_of(dst->src[1]),
-                                                              data_of(dst->src[2]), n, eps,
+                                                              data_of(dst->src[2]), n, float_param(dst),
                                                               static_cast<float*>(dst->data) + r * n);
+    }
+}
+
+void compute_rms_norm(ggml_tensor* dst, int ith, int nth, void* form) {
+    const RowRange rows = share_of(ggml_nrows(dst), ith, nth);
+    const int64_t n = dst->ne[0];
+    for (int64_t r = rows.begin; r < rows.end; r++) {
+        static_cast<const ElementwiseForm*>(form)->rms_norm(row_at(dst->src[0], r), data_of(dst->src[1]), n,
+                                                            float_param(dst),
+                                                            static_cast<float*>(dst->data) + r * n);
+    }
+}
+
+constexpr int kParamFirst = 8;  // behind what ggml keeps of a custom operation
+
+void compute_rms_norm_rotate(ggml_tensor* dst, int ith, int nth, void* form) {
+    const RowRange rows = share_of(ggml_nrows(dst), ith, nth);
+    const int64_t n = dst->ne[0], n_heads = dst->ne[1];
+    for (int64_t r = rows.begin; r < rows.end; r++) {
+        const int64_t head = r % n_heads, token = r / n_heads;
+        auto* y = const_cast<float*>(row_at(dst, r));
+        static_cast<const ElementwiseForm*>(form)->rms_norm_rotate(
+            y, data_of(dst->src[head < dst->op_params[kParamFirst] ? 1 : 2]),
+            data_of(dst->src[3]) + token * n, n, float_param(dst), y);
     }
 }
 
@@ -90,8 +122,7 @@ void compute_silu(ggml_tensor* dst, int ith, int nth, void* form) {
 }
 
 void compute_add_scaled(ggml_tensor* dst, int ith, int nth, void* form) {
-    float scale;
-    memcpy(&scale, reinterpret_cast<const char*>(dst->op_params) + kParamOffset, sizeof(scale));
+    const float scale = float_param(dst);
     for_pieces(dst, ith, nth, [&](int64_t row, int64_t begin, int64_t count) {
         const float* bias = data_of(dst->src[2]);
         static_cast<const ElementwiseForm*>(form)->add_scaled(
@@ -143,7 +174,34 @@ ggml_tensor* layer_norm_with(const ElementwiseForm& form, ggml_context* ctx, ggm
     check("layer_norm", x, weight, bias);
     ggml_tensor* args[3] = {x, weight, bias};
     ggml_tensor* y = custom_like(ctx, x, args, bias ? 3 : 2, compute_layer_norm, form);
-    memcpy(reinterpret_cast<char*>(y->op_params) + kParamOffset, &eps, sizeof(eps));
+    set_float_param(y, eps);
+    return y;
+}
+
+ggml_tensor* rms_norm_with(const ElementwiseForm& form, ggml_context* ctx, ggml_tensor* x,
+                           ggml_tensor* weight, float eps) {
+    check("rms_norm", x, weight, nullptr);
+    ggml_tensor* args[2] = {x, weight};
+    ggml_tensor* y = custom_like(ctx, x, args, 2, compute_rms_norm, form);
+    set_float_param(y, eps);
+    return y;
+}
+
+ggml_tensor* rms_norm_rotate_with(const ElementwiseForm& form, ggml_context* ctx, ggml_tensor* x,
+                                  ggml_tensor* const (&weights)[2], int64_t n_first, float eps,
+                                  ggml_tensor* turns) {
+    check("rms_norm_rotate", x, weights[0], weights[1]);
+    if (x->ne[0] % 2 || x->ne[3] != 1 || turns->type != GGML_TYPE_F32 || !ggml_is_contiguous(turns) ||
+        turns->ne[0] != x->ne[0] || turns->ne[1] != x->ne[2]) {
+        throw OptionError("rms_norm_rotate: expected heads of an even size and as many angles for each of " +
+                          std::to_string(x->ne[2]) + " tokens, found " + std::to_string(x->ne[0]) + " and " +
+                          std::to_string(ggml_nelements(turns)));
+    }
+    ggml_tensor* args[3] = {weights[0], weights[1], turns};
+    ggml_tensor* y = ggml_custom_inplace(ctx, x, args, 3, compute_rms_norm_rotate, GGML_N_TASKS_MAX,
+                                         const_cast<ElementwiseForm*>(&form));
+    y->op_params[kParamFirst] = static_cast<int32_t>(n_first);
+    set_float_param(y, eps);
     return y;
 }
 
@@ -171,7 +229,7 @@ ggml_tensor* add_scaled_with(const ElementwiseForm& form, ggml_context* ctx, ggm
     }
     ggml_tensor* args[3] = {x, residual, bias};
     ggml_tensor* y = custom_like(ctx, x, args, bias ? 3 : 2, compute_add_scaled, form);
-    memcpy(reinterpret_cast<char*>(y->op_params) + kParamOffset, &scale, sizeof(scale));
+    set_float_param(y, scale);
     return y;
 }
 
@@ -188,6 +246,15 @@ int64_t argmax(const float* x, int64_t n) { return elementwise_chosen_form().arg
 ggml_tensor* layer_norm(ggml_context* ctx, ggml_tensor* x, ggml_tensor* weight, ggml_tensor* bias,
                         float eps) {
     return layer_norm_with(elementwise_chosen_form(), ctx, x, weight, bias, eps);
+}
+
+ggml_tensor* rms_norm(ggml_context* ctx, ggml_tensor* x, ggml_tensor* weight, float eps) {
+    return rms_norm_with(elementwise_chosen_form(), ctx, x, weight, eps);
+}
+
+ggml_tensor* rms_norm_rotate(ggml_context* ctx, ggml_tensor* x, ggml_tensor* const (&weights)[2],
+                             int64_t n_first, float eps, ggml_tensor* turns) {
+    return rms_norm_rotate_with(elementwise_chosen_form(), ctx, x, weights, n_first, eps, turns);
 }
 
 ggml_tensor* gelu_erf(ggml_context* ctx, ggml_tensor* x, ggml_tensor* bias) {

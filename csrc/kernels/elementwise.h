@@ -21,6 +21,17 @@ int64_t argmax(const float* x, int64_t n);
 // contiguous.
 ggml_tensor* layer_norm(ggml_context* ctx, ggml_tensor* x, ggml_tensor* weight, ggml_tensor* bias, float eps);
 
+// x / sqrt(mean(x^2) + eps) * weight over dimension 0. Operands as in layer_norm.
+ggml_tensor* rms_norm(ggml_context* ctx, ggml_tensor* x, ggml_tensor* weight, float eps);
+
+// The heads of a decoder block, in place: rms_norm of each head of x [D, H, T], by weights[0] in the first
+// n_first heads and by weights[1] in the others, then the rotation of pairs (i, i + D/2) by the angles of the
+// token (Su et al. 2021, arXiv:2104.09864, in GPT-NeoX's order).
+// x: F32 with adjacent elements in a row; weights [D] F32; turns [D, T] F32, contiguous: D/2 cosines, D/2
+// sines.
+ggml_tensor* rms_norm_rotate(ggml_context* ctx, ggml_tensor* x, ggml_tensor* const (&weights)[2],
+                             int64_t n_first, float eps, ggml_tensor* turns);
+
 // gelu(x + bias) = 0.5 * z * (1 + erf(z / sqrt 2)), z = x + bias; absolute error below 1e-6 * max(1, |z|).
 // x [n, ...] F32 with adjacent elements in a row; bias [n] F32 or nullptr. Result contiguous.
 ggml_tensor* gelu_erf(ggml_context* ctx, ggml_tensor* x, ggml_tensor* bias = nullptr);

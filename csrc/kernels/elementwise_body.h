@@ -105,6 +105,41 @@ void layer_norm(const float* x, const float* weight, const float* bias, int64_t 
     }
 }
 
+RUSTASR_INLINE float rms_factor(const float* x, int64_t n, float eps) {
+    return 1.0f / std::sqrt(mean<true>(x, n, 0.0f) + eps);
+}
+
+void rms_norm(const float* x, const float* weight, int64_t n, float eps, float* y) {
+    const V factor = Simd::set1(rms_factor(x, n, eps));
+    int64_t i = 0;
+    for (; i + W <= n; i += W)
+        Simd::store(y + i, Simd::mul(Simd::mul(Simd::load(x + i), factor), Simd::load(weight + i)));
+    if (i < n) {
+        const V z = Simd::mul(load_part(x + i, n - i, 0.0f), factor);
+        store_part(y + i, n - i, Simd::mul(z, load_part(weight + i, n - i, 0.0f)));
+    }
+}
+
+void rms_norm_rotate(const float* x, const float* weight, const float* turns, int64_t n, float eps,
+                     float* y) {
+    const int64_t half = n / 2;
+    const float factor = rms_factor(x, n, eps);
+    const V f = Simd::set1(factor);
+    int64_t i = 0;
+    for (; i + W <= half; i += W) {
+        const V a = Simd::mul(Simd::mul(Simd::load(x + i), f), Simd::load(weight + i));
+        const V b = Simd::mul(Simd::mul(Simd::load(x + half + i), f), Simd::load(weight + half + i));
+        const V cosine = Simd::load(turns + i), sine = Simd::load(turns + half + i);
+        Simd::store(y + i, Simd::sub(Simd::mul(a, cosine), Simd::mul(b, sine)));
+        Simd::store(y + half + i, Simd::fma(a, sine, Simd::mul(b, cosine)));
+    }
+    for (; i < half; i++) {
+        const float a = x[i] * factor * weight[i], b = x[half + i] * factor * weight[half + i];
+        y[i] = a * turns[i] - b * turns[half + i];
+        y[half + i] = a * turns[half + i] + b * turns[i];
+    }
+}
+
 // max(z, 0) - |z| * erfc(|z| / sqrt 2) / 2, which keeps the small values of the negative side; erfc by
 // Abramowitz and Stegun, "Handbook of Mathematical Functions", 7.1.26 (absolute error 1.5e-7), its
 // coefficients halved.

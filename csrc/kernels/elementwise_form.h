@@ -17,6 +17,10 @@ struct ElementwiseForm {
     int64_t (*argmax)(const float* x, int64_t n);
     void (*layer_norm)(const float* x, const float* weight, const float* bias, int64_t n, float eps,
                        float* y);
+    void (*rms_norm)(const float* x, const float* weight, int64_t n, float eps, float* y);
+    // y may be x; `turns`: n/2 cosines, n/2 sines
+    void (*rms_norm_rotate)(const float* x, const float* weight, const float* turns, int64_t n, float eps,
+                            float* y);
     void (*gelu)(const float* x, const float* bias, int64_t n, float* y);
     void (*silu)(const float* x, const float* bias, int64_t n, float* y);
     void (*add_scaled)(const float* x, const float* bias, float scale, const float* residual, int64_t n,
@@ -45,6 +49,11 @@ const ElementwiseForm& elementwise_chosen_form();
 // layer_norm() and its kin in a given form.
 ggml_tensor* layer_norm_with(const ElementwiseForm& form, ggml_context* ctx, ggml_tensor* x,
                              ggml_tensor* weight, ggml_tensor* bias, float eps);
+ggml_tensor* rms_norm_with(const ElementwiseForm& form, ggml_context* ctx, ggml_tensor* x,
+                           ggml_tensor* weight, float eps);
+ggml_tensor* rms_norm_rotate_with(const ElementwiseForm& form, ggml_context* ctx, ggml_tensor* x,
+                                  ggml_tensor* const (&weights)[2], int64_t n_first, float eps,
+                                  ggml_tensor* turns);
 ggml_tensor* gelu_erf_with(const ElementwiseForm& form, ggml_context* ctx, ggml_tensor* x, ggml_tensor* bias);
 ggml_tensor* silu_with(const ElementwiseForm& form, ggml_context* ctx, ggml_tensor* x, ggml_tensor* bias);
 ggml_tensor* add_scaled_with(const ElementwiseForm& form, ggml_context* ctx, ggml_tensor* x,

@@ -11,6 +11,8 @@ const ElementwiseForm& elementwise_form_neon() {
         sum_exp,
         argmax,
         layer_norm,
+        rms_norm,
+        rms_norm_rotate,
         gelu_row,
         silu_row,
         add_scaled_row,

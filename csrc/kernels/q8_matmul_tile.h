@@ -184,6 +184,7 @@ void product_tile(const Q8Product& p, int64_t tile, int64_t row, bool fetch) {
             for (int t = 0; t < TILES; ++t) {
                 RUSTASR_UNROLL
                 for (int g = 0; g < 8; ++g) S::prefetch(weights + (TILES + t) * tile_nbytes + 64 * g);
+                S::prefetch(scales + (TILES + t) * tile_nbytes + 32 * b);
             }
         }
         I sum[ROWS][kVectors];
@@ -262,6 +263,8 @@ template <class S>
 void product(const Q8Product& p, int64_t tile_begin, int64_t tile_end, int64_t row_begin, int64_t row_end) {
     int64_t chunk = kChunkNbytes / q8_tile_nbytes(p.k) / S::kTiles * S::kTiles;
     if (chunk < S::kTilesOfOneRow) chunk = S::kTilesOfOneRow;
+    // Rows that all fit the registers pass over the weights once: no cache is needed, and no panel is cut.
+    if (row_end - row_begin <= S::kRows) chunk = tile_end - tile_begin;
     for (int64_t tile = tile_begin; tile < tile_end; tile += chunk) {
         const int64_t end = tile + chunk < tile_end ? tile + chunk : tile_end;
         for (int64_t row = row_begin; row < row_end; row += S::kRows) {

@@ -250,3 +250,75 @@ TEST_CASE("elementwise: wrong operands are refused") {
     CHECK_THROWS(add_scaled(o.context, o.x, nullptr, 1, other.x), rustasr::OptionError,
                  "130 elements for 128");
 }
+
+TEST_CASE("rms_norm: 1e-5 of the double-precision norm at every width, strided rows") {
+    for (const ElementwiseForm* form : elementwise_usable_forms()) {
+        for (int64_t n : kCounts) {
+            const Operands o(n, 3, 0.5f, 2.0f);
+            const auto y =
+                o.run(2, [&](ggml_context* c) { return rms_norm_with(*form, c, o.x, o.weight, 1e-6f); });
+            for (int64_t r = 0; r < 3; r++) {
+                double squares = 0;
+                for (int64_t i = 0; i < n; i++) squares += std::pow(o.values[r * n + i], 2);
+                const double factor = 1 / std::sqrt(squares / static_cast<double>(n) + 1e-6);
+                for (int64_t i = 0; i < n; i++) {
+                    const double wanted = o.values[r * n + i] * factor * o.weights[i];
+                    CHECK_NEAR(y[r * n + i], wanted, 1e-5 * (1 + std::abs(wanted)));
+                }
+            }
+        }
+    }
+}
+
+TEST_CASE(
+    "rms_norm_rotate: heads in place by their weights and their token's angles, what lies beside untouched") {
+    constexpr int64_t kHeads = 5, kFirst = 3, kTokens = 4, kBeside = 7;
+    for (const ElementwiseForm* form : elementwise_usable_forms()) {
+        for (int64_t d : {2, 8, 20, 64, 100, 128}) {
+            const auto size = static_cast<size_t>(d);
+            const int64_t row = kHeads * d + kBeside;
+            ggml_context* c = ggml_init({1 << 20, nullptr, true});
+            ggml_tensor* wide = ggml_new_tensor_2d(c, GGML_TYPE_F32, row, kTokens);
+            ggml_tensor* weights[2] = {ggml_new_tensor_1d(c, GGML_TYPE_F32, d),
+                                       ggml_new_tensor_1d(c, GGML_TYPE_F32, d)};
+            ggml_tensor* turns = ggml_new_tensor_2d(c, GGML_TYPE_F32, d, kTokens);
+            ggml_tensor* heads = ggml_view_3d(c, wide, d, kHeads, kTokens, size * 4, wide->nb[1], 0);
+            ggml_cgraph* graph = ggml_new_graph(c);
+            ggml_build_forward_expand(graph,
+                                      rms_norm_rotate_with(*form, c, heads, weights, kFirst, 1e-6f, turns));
+            ggml_backend_t backend = ggml_backend_cpu_init();
+            ggml_backend_buffer_t buffer = ggml_backend_alloc_ctx_tensors(c, backend);
+            const auto fill = [](ggml_tensor* t, float mean, unsigned seed) {
+                const auto made = random_values(static_cast<size_t>(ggml_nelements(t)), mean, 1, seed);
+                memcpy(t->data, made.data(), made.size() * sizeof(float));
+                return made;
+            };
+            const auto x = fill(wide, 0, 1), first = fill(weights[0], 1, 2), second = fill(weights[1], 1, 3),
+                       angles = fill(turns, 0, 4);  // any numbers: the kernel only multiplies
+            ggml_backend_cpu_set_n_threads(backend, 2);
+            ggml_backend_graph_compute(backend, graph);
+            const auto* y = static_cast<const float*>(wide->data);
+            for (int64_t t = 0; t < kTokens; t++) {
+                for (int64_t h = 0; h < kHeads; h++) {
+                    const float* in = &x[static_cast<size_t>(t * row + h * d)];
+                    const float* w = h < kFirst ? first.data() : second.data();
+                    double squares = 0;
+                    for (int64_t i = 0; i < d; i++) squares += static_cast<double>(in[i]) * in[i];
+                    const double factor = 1 / std::sqrt(squares / static_cast<double>(d) + 1e-6);
+                    for (int64_t i = 0; i < d / 2; i++) {
+                        const double a = in[i] * factor * w[i], b = in[d / 2 + i] * factor * w[d / 2 + i];
+                        const double cosine = angles[static_cast<size_t>(t * d + i)],
+                                     sine = angles[static_cast<size_t>(t * d + d / 2 + i)];
+                        CHECK_NEAR(y[t * row + h * d + i], a * cosine - b * sine, 2e-5);
+                        CHECK_NEAR(y[t * row + h * d + d / 2 + i], a * sine + b * cosine, 2e-5);
+                    }
+                }
+                for (int64_t i = kHeads * d; i < row; i++)
+                    CHECK(y[t * row + i] == x[static_cast<size_t>(t * row + i)]);
+            }
+            ggml_backend_buffer_free(buffer);
+            ggml_backend_free(backend);
+            ggml_free(c);
+        }
+    }
+}
