@@ -119,6 +119,7 @@ MappedFile::~MappedFile() {
 
 void MappedFile::advise_dont_need(size_t, size_t) const noexcept {}
 void MappedFile::advise_will_need(size_t, size_t) const noexcept {}
+void MappedFile::advise_large_pages(void*, size_t) noexcept {}
 
 #else
 
@@ -191,6 +192,18 @@ void MappedFile::advise_dont_need(size_t offset, size_t size) const noexcept {
 
 void MappedFile::advise_will_need(size_t offset, size_t size) const noexcept {
     if (mapped_) advise(data_, size_, offset, size, MADV_WILLNEED, false);
+}
+
+void MappedFile::advise_large_pages(void* data, size_t size) noexcept {
+#ifdef MADV_HUGEPAGE
+    constexpr size_t kLargePage = 2 << 20;
+    const size_t skipped = (kLargePage - reinterpret_cast<uintptr_t>(data) % kLargePage) % kLargePage;
+    if (size < skipped + kLargePage) return;
+    madvise(static_cast<uint8_t*>(data) + skipped, (size - skipped) / kLargePage * kLargePage, MADV_HUGEPAGE);
+#else
+    (void)data;
+    (void)size;
+#endif
 }
 
 #endif

@@ -38,6 +38,10 @@ class MappedFile {
     /// Tells the system that [offset, offset + size) will be read soon. A hint, as above.
     void advise_will_need(size_t offset, size_t size) const noexcept;
 
+    /// Asks for large pages under memory that is about to be filled (weights that every step streams). A
+    /// hint.
+    static void advise_large_pages(void* data, size_t size) noexcept;
+
    private:
     explicit MappedFile(std::string path) : path_(std::move(path)) {}
 

@@ -121,6 +121,8 @@ void WeightStore::load(int n_threads) {
     map_or_copy();
     copy_into(Place::Repacked, repacked_type_);
     pack(n_threads);
+    // What was copied is not read again, and what stays in the map comes back when it is.
+    file_->file().advise_dont_need(0, file_->file().size());
     for (const Slot& slot : slots_) nbytes_ += ggml_nbytes(slot.tensor);
 }
 
@@ -149,7 +151,9 @@ void WeightStore::map_or_copy() {
         copy_into(Place::Default, type);
         return;
     }
-    // The CPU computes on the mapped pages themselves: nothing is copied, and two processes share them.
+    // The CPU computes on the mapped pages themselves: nothing is copied, and two processes share them. But
+    // around a small tensor the system maps pages that nobody reads, all over the file.
+    constexpr size_t kSmall = 256 << 10;
     ggml_backend_buffer_t buffer =
         ggml_backend_dev_buffer_from_host_ptr(device_, base, file_->file().size(), file_->file().size());
     if (!buffer)
@@ -157,15 +161,15 @@ void WeightStore::map_or_copy() {
     ggml_backend_buffer_set_usage(buffer, GGML_BACKEND_BUFFER_USAGE_WEIGHTS);
     buffers_.emplace_back(buffer);
     for (const Slot& slot : slots_) {
-        if (slot.place == Place::Default) {
+        if (slot.place == Place::Default && slot.source->nbytes > kSmall) {
             ggml_backend_tensor_alloc(buffer, slot.tensor, base + slot.source->offset);
         }
     }
+    copy_into(Place::Default, type);
 }
 
-void WeightStore::copy_into(Place place, ggml_backend_buffer_type_t type) {
+void WeightStore::allocate(Place place, ggml_backend_buffer_type_t type) {
     ggml_context* context = contexts_[static_cast<size_t>(place)].get();
-    if (!ggml_get_first_tensor(context)) return;
     ggml_backend_buffer_t buffer = ggml_backend_alloc_ctx_tensors_from_buft(context, type);
     if (!buffer) {
         throw DeviceError("not enough memory on " + std::string(ggml_backend_dev_name(device_)) +
@@ -173,34 +177,54 @@ void WeightStore::copy_into(Place place, ggml_backend_buffer_type_t type) {
                           "; try --device cpu or a smaller quantisation");
     }
     ggml_backend_buffer_set_usage(buffer, GGML_BACKEND_BUFFER_USAGE_WEIGHTS);
+    if (is_cpu(device_)) {
+        MappedFile::advise_large_pages(ggml_backend_buffer_get_base(buffer),
+                                       ggml_backend_buffer_get_size(buffer));
+    }
     buffers_.emplace_back(buffer);
+}
+
+void WeightStore::copy_into(Place place, ggml_backend_buffer_type_t type) {
+    std::vector<const Slot*> slots;
     for (const Slot& slot : slots_) {
-        if (slot.place != place) continue;
-        ggml_backend_tensor_set(slot.tensor, slot.source->data, 0, slot.source->nbytes);
-        file_->file().advise_dont_need(slot.source->offset, slot.source->nbytes);
+        if (slot.place == place && !slot.tensor->buffer) slots.push_back(&slot);
+    }
+    if (slots.empty()) return;
+    allocate(place, type);
+    for (const Slot* slot : slots) {
+        ggml_backend_tensor_set(slot->tensor, slot->source->data, 0, slot->source->nbytes);
+        file_->file().advise_dont_need(slot->source->offset, slot->source->nbytes);
     }
 }
 
 void WeightStore::pack(int n_threads) {
-    ggml_context* context = contexts_[static_cast<size_t>(Place::PackedQ8)].get();
-    if (!ggml_get_first_tensor(context)) return;
-    ggml_backend_buffer_t buffer =
-        ggml_backend_alloc_ctx_tensors_from_buft(context, ggml_backend_dev_buffer_type(device_));
-    if (!buffer) throw DeviceError("not enough memory for the packed weights of " + file_->path());
-    ggml_backend_buffer_set_usage(buffer, GGML_BACKEND_BUFFER_USAGE_WEIGHTS);
-    buffers_.emplace_back(buffer);
-
-    std::vector<const Slot*> packed;
+    struct Part {
+        const Slot* slot;
+        int64_t begin, end;  // rows
+    };
+    // So large that a page is mapped once, so small that what is not yet given back does not count.
+    constexpr size_t kPart = 4 << 20;
+    std::vector<Part> parts;
     for (const Slot& slot : slots_) {
-        if (slot.place == Place::PackedQ8) packed.push_back(&slot);
+        if (slot.place != Place::PackedQ8) continue;
+        const int64_t n = slot.source->ne[1];
+        const auto most = static_cast<int64_t>(kPart / (slot.source->nbytes / static_cast<size_t>(n)));
+        const int64_t rows = std::max<int64_t>(1, most / kernels::kQ8PackRows) * kernels::kQ8PackRows;
+        for (int64_t row = 0; row < n; row += rows) parts.push_back({&slot, row, std::min(n, row + rows)});
     }
+    if (parts.empty()) return;
+    allocate(Place::PackedQ8, ggml_backend_dev_buffer_type(device_));
+
     std::atomic<size_t> next{0};
     const auto work = [&] {
-        for (size_t i = next++; i < packed.size(); i = next++) {
-            const TensorInfo& source = *packed[i]->source;
-            kernels::q8_pack(source.data, source.ne[0], source.ne[1], packed[i]->tensor->data);
+        for (size_t i = next++; i < parts.size(); i = next++) {
+            const auto [slot, begin, end] = parts[i];
+            const TensorInfo& source = *slot->source;
+            kernels::q8_pack(source.data, source.ne[0], source.ne[1], slot->tensor->data, begin, end);
             // The file's pages are not needed again; without this the weights count twice in the peak.
-            file_->file().advise_dont_need(source.offset, source.nbytes);
+            const size_t row = source.nbytes / static_cast<size_t>(source.ne[1]);
+            file_->file().advise_dont_need(source.offset + static_cast<size_t>(begin) * row,
+                                           static_cast<size_t>(end - begin) * row);
         }
     };
     std::vector<std::thread> helpers;

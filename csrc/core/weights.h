@@ -50,8 +50,8 @@ class Weights {
     std::string prefix_;
 };
 
-/// Owns the weights of one model on one device. Tensors of types the CPU reads as they are in the file stay
-/// in the memory map; the others are copied, or repacked, once.
+/// Owns the weights of one model on one device. Large tensors of types the CPU reads as they are in the file
+/// stay in the memory map; the others are copied, or repacked, once, and the file's pages are given back.
 class WeightStore {
    public:
     WeightStore(std::shared_ptr<const GgufFile> file, ggml_backend_dev_t device);
@@ -79,6 +79,8 @@ class WeightStore {
     Place place_for(const TensorInfo& source);
     void check_all_claimed() const;
     void map_or_copy();
+    /// Memory of the device for the tensors of a place that have none yet. Throws DeviceError.
+    void allocate(Place place, ggml_backend_buffer_type_t type);
     void copy_into(Place place, ggml_backend_buffer_type_t type);
     void pack(int n_threads);
 

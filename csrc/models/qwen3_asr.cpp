@@ -151,11 +151,13 @@ ggml_tensor* Projector::operator()(Graph& graph, ggml_tensor* x) const {
 }
 
 LanguageModel::LanguageModel(Weights root, const Qwen3AsrConfig& c)
-    : token_embedding(root / "language_model" / "token_embedding", c.text.d, c.n_vocab),
-      norm(root / "language_model" / "norm", c.text.d, c.text.norm_eps),
-      output(c.n_classes
+    : output(c.n_classes
                  ? Linear(root / "head", c.text.d, c.n_classes, false)
-                 : Linear::tied(root / "language_model" / "token_embedding", "weight", c.text.d, c.n_vocab)) {
+                 : Linear::tied(root / "language_model" / "token_embedding", "weight", c.text.d, c.n_vocab)),
+      token_embedding(
+          c.n_classes ? Embedding(root / "language_model" / "token_embedding", c.text.d, c.n_vocab)
+                      : Embedding(root / "language_model" / "token_embedding", c.text.d, c.n_vocab, output)),
+      norm(root / "language_model" / "norm", c.text.d, c.text.norm_eps) {
     for (int i = 0; i < c.n_text_layer; ++i)
         blocks.emplace_back(root / "language_model" / "blocks" / i, c.text);
 }

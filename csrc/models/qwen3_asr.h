@@ -73,10 +73,10 @@ struct Projector {
 };
 
 struct LanguageModel {
+    Linear output;  // the token embedding, or the aligner's classes
     Embedding token_embedding;
     std::vector<CausalBlock> blocks;
     RmsNorm norm;
-    Linear output;  // the token embedding, or the aligner's classes
 
     LanguageModel(Weights root, const Qwen3AsrConfig& c);
 };

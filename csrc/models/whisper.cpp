@@ -106,8 +106,8 @@ ggml_tensor* WhisperEncoder::operator()(Graph& graph, ggml_tensor* mel) const {
 }
 
 WhisperDecoder::WhisperDecoder(Weights w, const WhisperConfig& c)
-    : token_embedding(w / "token_embedding", c.n_text_state, c.n_vocab),
-      logits(Linear::tied(w / "token_embedding", "weight", c.n_text_state, c.n_vocab)),
+    : logits(Linear::tied(w / "token_embedding", "weight", c.n_text_state, c.n_vocab)),
+      token_embedding(w / "token_embedding", c.n_text_state, c.n_vocab, logits),
       positional_embedding(w.get_f32("positional_embedding", {c.n_text_state, c.n_text_ctx})),
       ln(w / "ln", c.n_text_state) {
     for (int i = 0; i < c.n_text_layer; ++i)

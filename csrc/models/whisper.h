@@ -36,8 +36,8 @@ struct WhisperEncoder {
 };
 
 struct WhisperDecoder {
-    Embedding token_embedding;
-    Linear logits;                      // the same matrix
+    Linear logits;
+    Embedding token_embedding;          // the same matrix
     ggml_tensor* positional_embedding;  // [d, 448]
     std::vector<CrossDecoderBlock> blocks;
     LayerNorm ln;

@@ -25,14 +25,6 @@ ggml_tensor* depthwise(Graph& graph, ggml_tensor* kernel, ggml_tensor* bias, ggm
     return ggml_add_inplace(ctx, ggml_permute(ctx, y, 1, 2, 0, 3), bias);  // [C, F', T', B]
 }
 
-// As one matrix: ggml's repacked products take no batches of matrices.
-ggml_tensor* at_every_place(Graph& graph, const Linear& linear, ggml_tensor* x, Activation activation) {
-    ggml_context* ctx = graph.ctx();
-    ggml_tensor* rows = ggml_reshape_2d(ctx, x, x->ne[0], x->ne[1] * x->ne[2] * x->ne[3]);
-    ggml_tensor* y = linear(graph, rows, activation);
-    return ggml_reshape_4d(ctx, y, y->ne[0], x->ne[1], x->ne[2], x->ne[3]);
-}
-
 }  // namespace
 
 ggml_tensor* zero_padding(Graph& graph, ggml_tensor* x, const FrameMask& frames) {
@@ -104,11 +96,11 @@ ggml_tensor* Conv2d::operator()(Graph& graph, ggml_tensor* x, Activation activat
         rows = rows ? ggml_concat(ctx, rows, row, 0) : row;
     }
     GGML_ASSERT(rows);  // a kernel has a tap
-    return at_every_place(graph, linear_, rows, activation);
+    return linear_(graph, rows, activation);
 }
 
 ggml_tensor* PointwiseConv2d::operator()(Graph& graph, ggml_tensor* x, Activation activation) const {
-    return at_every_place(graph, linear_, x, activation);
+    return linear_(graph, x, activation);
 }
 
 DepthwiseConv1d::DepthwiseConv1d(Weights weights, int64_t n_channels, int kernel)

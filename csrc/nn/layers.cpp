@@ -46,9 +46,11 @@ ggml_tensor* Linear::operator()(Graph& graph, LinearInput& x, Activation activat
                                   residual, scale);
     }
     ggml_tensor* rows = x.plain;
-    // ggml's repacked products take no batches of matrices.
-    const bool flat = repacked() && rows->ne[3] > 1;
-    if (flat) rows = ggml_reshape_2d(ctx, ggml_cont(ctx, rows), weight_.k, ggml_nrows(rows));
+    // One matrix where that is free: a large product is faster than many small ones. ggml's repacked products
+    // take no batches of matrices at all.
+    const bool whole = ggml_is_contiguous(rows);
+    const bool flat = whole ? rows->ne[2] * rows->ne[3] > 1 : repacked() && rows->ne[3] > 1;
+    if (flat) rows = ggml_reshape_2d(ctx, whole ? rows : ggml_cont(ctx, rows), weight_.k, ggml_nrows(rows));
     ggml_tensor* y = ggml_mul_mat(ctx, weight_.tensor, rows);
     if (flat) y = ggml_reshape_4d(ctx, y, weight_.n, x.plain->ne[1], x.plain->ne[2], x.plain->ne[3]);
     if (graph.cpu_kernels() && residual && activation == Activation::None)
@@ -68,13 +70,19 @@ ggml_tensor* LayerNorm::operator()(Graph& graph, ggml_tensor* x) const {
 }
 
 ggml_tensor* RmsNorm::operator()(Graph& graph, ggml_tensor* x) const {
+    if (graph.cpu_kernels()) return kernels::rms_norm(graph.ctx(), x, weight_, eps_);
     return ggml_mul_inplace(graph.ctx(), ggml_rms_norm(graph.ctx(), x, eps_), weight_);
 }
 
-Embedding::Embedding(Weights weights, int64_t d, int64_t n) : table_(weights.get("weight", {d, n})) {}
+Embedding::Embedding(Weights weights, int64_t d, int64_t n)
+    : table_{weights.get("weight", {d, n}), d, n, false} {}
+
+Embedding::Embedding(Weights weights, int64_t d, int64_t n, const Linear& output)
+    : table_(output.weight().packed ? output.weight() : Embedding(weights, d, n).table_) {}
 
 ggml_tensor* Embedding::operator()(Graph& graph, ggml_tensor* ids) const {
-    return ggml_get_rows(graph.ctx(), table_, ids);
+    if (table_.packed) return kernels::q8_get_rows(graph.ctx(), table_.tensor, table_.k, table_.n, ids);
+    return ggml_get_rows(graph.ctx(), table_.tensor, ids);
 }
 
 Conv1d::Conv1d(Weights weights, int64_t n_in, int64_t n_out, int kernel, int stride)

@@ -70,21 +70,25 @@ class RmsNorm {
     RmsNorm() = default;
     RmsNorm(Weights weights, int64_t d, float eps) : weight_(weights.get_f32("weight", {d})), eps_(eps) {}
     ggml_tensor* operator()(Graph& graph, ggml_tensor* x) const;
+    /// For the kernels that normalise on their way.
+    ggml_tensor* weight() const { return weight_; }  // [d]
 
    private:
     ggml_tensor* weight_ = nullptr;
     float eps_ = 0;
 };
 
-/// Rows of a table by id, and the same table as the output matrix.
+/// Rows of a table by id.
 class Embedding {
    public:
     Embedding() = default;
     Embedding(Weights weights, int64_t d, int64_t n);
+    /// The same table as `output` (Linear::tied), whose memory serves for both where its layout allows.
+    Embedding(Weights weights, int64_t d, int64_t n, const Linear& output);
     ggml_tensor* operator()(Graph& graph, ggml_tensor* ids) const;  // I32 [T] → [d, T]
 
    private:
-    ggml_tensor* table_ = nullptr;  // [d, n]
+    MatMulWeight table_;  // [d, n]
 };
 
 /// Convolution over time, the input already padded with what lies outside (zeros).
