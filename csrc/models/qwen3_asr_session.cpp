@@ -46,15 +46,15 @@ struct DecoderPass {
     DecoderPass(Backend& backend, kernels::Precision precision, std::vector<std::string> taps)
         : graph(backend, 8192, precision, std::move(taps)) {}
     Graph graph;
-    ggml_tensor* tokens = nullptr;     // I32 [T·W]
-    ggml_tensor* positions = nullptr;  // I32 [T·W]
-    ggml_tensor* cells = nullptr;      // I64 [T·W]
-    ggml_tensor* mask = nullptr;       // F16 [n_kv, T, 1, W], or null
-    ggml_tensor* offsets = nullptr;    // I32 [W], or null
-    ggml_tensor* audio = nullptr;      // [d_text, n_audio], or null
-    ggml_tensor* audio_at = nullptr;   // I64 [n_audio]: their rows
-    ggml_tensor* out_rows = nullptr;   // I32 [n_out], or null when every row counts
-    ggml_tensor* logits = nullptr;     // [n_vocab or n_classes, n_out], or null
+    ggml_tensor* tokens = nullptr;    // I32 [T·W]
+    Rotation rotation;                // of T·W tokens
+    ggml_tensor* cells = nullptr;     // I64 [T·W]
+    ggml_tensor* mask = nullptr;      // F16 [n_kv, T, 1, W], or null
+    ggml_tensor* offsets = nullptr;   // I32 [W], or null
+    ggml_tensor* audio = nullptr;     // [d_text, n_audio], or null
+    ggml_tensor* audio_at = nullptr;  // I64 [n_audio]: their rows
+    ggml_tensor* out_rows = nullptr;  // I32 [n_out], or null when every row counts
+    ggml_tensor* logits = nullptr;    // [n_vocab or n_classes, n_out], or null
 };
 
 /// What a window of the cache has read: as much of a new prompt as is the same need not be read again.
@@ -69,20 +69,14 @@ struct Prompt {
     std::vector<int> wanted;  // positions whose logits are asked for, ascending
 };
 
-/// Quantised weights gave up more than values in BF16 do.
-kernels::Precision precision_for(ggml_type weights) {
-    return ggml_is_quantized(weights) ? kernels::Precision::Mixed : kernels::Precision::F32;
-}
-
 class Qwen3AsrSession : public Session {
    public:
     Qwen3AsrSession(std::shared_ptr<const Qwen3AsrModel> model, ggml_backend_dev_t device)
         : Session(device, model->threads(), model->frontend),
           model_(std::move(model)),
           config_(model_->config),
-          precision_(precision_for(model_->language_model.output.type())),
-          audio_(backend_, *model_, precision_),
-          kv_type_(model_->language_model.output.type() == GGML_TYPE_F32 ? GGML_TYPE_F32 : GGML_TYPE_F16),
+          types_(model_->language_model.output.type()),
+          audio_(backend_, *model_, types_.precision),
           knows_causal_(attention_is_ours(backend_, config_.text.d_head)) {}
 
     std::shared_ptr<Encoded> encode(const std::vector<MatrixView>& features) override {
@@ -121,9 +115,8 @@ class Qwen3AsrSession : public Session {
 
     std::shared_ptr<const Qwen3AsrModel> model_;
     const Qwen3AsrConfig& config_;
-    kernels::Precision precision_;
+    AttentionTypes types_;
     Qwen3AsrAudioEncoder audio_;
-    ggml_type kv_type_;
     bool knows_causal_;  // attention, without a mask
     std::unique_ptr<KvCache> cache_;
     std::vector<Held> held_;  // per window of the cache
@@ -141,7 +134,7 @@ void Qwen3AsrSession::prepare_cache(int n_windows, int n_cells) {
         cache_.reset();
         cache_ = std::make_unique<KvCache>(backend_, config_.n_text_layer,
                                            config_.text.n_kv_head * config_.text.d_head, n_cells, n_windows,
-                                           kv_type_);
+                                           types_.cache);
     }
     cache_->use(n_windows);
     held_.resize(static_cast<size_t>(n_windows));
@@ -156,22 +149,22 @@ void Qwen3AsrSession::grow_cache() {
 
 std::unique_ptr<DecoderPass> Qwen3AsrSession::build_decoder(const DecoderShape& s,
                                                             std::vector<std::string> taps) {
-    auto pass = std::make_unique<DecoderPass>(backend_, precision_, std::move(taps));
+    auto pass = std::make_unique<DecoderPass>(backend_, types_.precision, std::move(taps));
     Graph& graph = pass->graph;
     ggml_context* ctx = graph.ctx();
     const LanguageModel& lm = model_->language_model;
     const int64_t rows = s.n_rows();
 
     pass->tokens = graph.input(GGML_TYPE_I32, {rows});
-    pass->positions = graph.input(GGML_TYPE_I32, {rows});
+    pass->rotation = Rotation(graph, config_.text, rows);
     pass->cells = graph.input(GGML_TYPE_I64, {rows});
     if (s.masked) {
         pass->mask = graph.input(GGML_TYPE_F16, {s.n_kv, s.n_tokens, 1, s.n_windows});
     } else {
         pass->offsets = graph.input(GGML_TYPE_I32, {s.n_windows});
     }
-    const CausalContext context{s.n_tokens,  s.n_windows,     s.n_kv,     s.first,      cache_.get(),
-                                pass->cells, pass->positions, pass->mask, pass->offsets};
+    const CausalContext context{s.n_tokens,  s.n_windows,    s.n_kv,     s.first,      cache_.get(),
+                                pass->cells, pass->rotation, pass->mask, pass->offsets};
 
     ggml_tensor* x = lm.token_embedding(graph, pass->tokens);  // [d, rows]
     if (s.n_audio) {
@@ -225,7 +218,7 @@ DecoderPass& Qwen3AsrSession::decoder_pass(const DecoderShape& shape) {
 /// Runs a pass whose book-keeping the cache has done; returns the logits, which live until the next pass.
 const float* Qwen3AsrSession::run_decoder(DecoderPass& pass, const Ids& tokens, const Ids& positions) {
     write(pass.tokens, tokens.data());
-    write(pass.positions, positions.data());
+    pass.rotation.set(positions);
     write(pass.cells, cache_->cells().data());
     if (pass.mask) write(pass.mask, cache_->mask().data());
     if (pass.offsets) write(pass.offsets, cache_->offsets().data());

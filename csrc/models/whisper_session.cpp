@@ -81,20 +81,13 @@ struct DecoderPass {
     ggml_tensor* logits = nullptr;     // [n_vocab, n_out·W]
 };
 
-/// Quantised weights gave up more than values in BF16 do. Rounding queries and keys too (Fast) would save a
-/// tenth of the encoder and costs base 0.6 % more wrong words in Russian.
-kernels::Precision precision_for(ggml_type weights) {
-    return ggml_is_quantized(weights) ? kernels::Precision::Mixed : kernels::Precision::F32;
-}
-
 class WhisperSession : public Session {
    public:
     WhisperSession(std::shared_ptr<const WhisperModel> model, ggml_backend_dev_t device)
         : Session(device, model->threads(), model->frontend),
           model_(std::move(model)),
           config_(model_->config),
-          precision_(precision_for(model_->decoder.logits.type())),
-          kv_type_(model_->decoder.logits.type() == GGML_TYPE_F32 ? GGML_TYPE_F32 : GGML_TYPE_F16) {}
+          types_(model_->decoder.logits.type()) {}
 
     std::shared_ptr<Encoded> encode(const std::vector<MatrixView>& features) override;
     std::map<std::string, Matrix> encode_taps(const std::vector<MatrixView>& features,
@@ -133,8 +126,7 @@ class WhisperSession : public Session {
 
     std::shared_ptr<const WhisperModel> model_;
     const WhisperConfig& config_;
-    kernels::Precision precision_;
-    ggml_type kv_type_;
+    AttentionTypes types_;
     std::vector<std::shared_ptr<AudioMemory>> memories_;
     std::pair<const AudioMemory*, std::unique_ptr<EncoderPass>> encoder_pass_;
     std::unique_ptr<KvCache> cache_;
@@ -156,13 +148,13 @@ std::shared_ptr<AudioMemory> WhisperSession::memory_for(int n_windows) {
         encoder_pass_ = {};
         memories_.erase(small);
     }
-    memories_.push_back(std::make_shared<AudioMemory>(backend_, config_, n_windows, kv_type_));
+    memories_.push_back(std::make_shared<AudioMemory>(backend_, config_, n_windows, types_.cache));
     return memories_.back();
 }
 
 std::unique_ptr<EncoderPass> WhisperSession::build_encoder(const AudioMemory& memory, int batch,
                                                            std::vector<std::string> taps) {
-    auto pass = std::make_unique<EncoderPass>(backend_, precision_, std::move(taps));
+    auto pass = std::make_unique<EncoderPass>(backend_, types_.precision, std::move(taps));
     Graph& graph = pass->graph;
     ggml_context* ctx = graph.ctx();
     const int64_t d = config_.n_text_state, n_head = config_.n_text_head,
@@ -246,14 +238,14 @@ KvCache& WhisperSession::cache_for(int n_windows, int n_cells) {
         if (cache_) n_windows = std::max(n_windows, cache_->n_windows());
         cache_.reset();
         cache_ = std::make_unique<KvCache>(backend_, config_.n_text_layer, config_.n_text_state, n_cells,
-                                           n_windows, kv_type_);
+                                           n_windows, types_.cache);
     }
     return *cache_;
 }
 
 std::unique_ptr<DecoderPass> WhisperSession::build_decoder(const DecoderShape& s,
                                                            std::vector<std::string> taps) {
-    auto pass = std::make_unique<DecoderPass>(backend_, precision_, std::move(taps));
+    auto pass = std::make_unique<DecoderPass>(backend_, types_.precision, std::move(taps));
     Graph& graph = pass->graph;
     ggml_context* ctx = graph.ctx();
     const WhisperDecoder& decoder = model_->decoder;

@@ -5,6 +5,7 @@
 #include <limits>
 
 #include "core/error.h"
+#include "core/mapped_file.h"
 
 namespace rustasr {
 namespace {
@@ -33,6 +34,10 @@ KvCache::KvCache(const Backend& backend, int n_layer, int64_t d, int n_cells, in
         values_.push_back(ggml_new_tensor_2d(context_.get(), type, d, rows));
     }
     buffer_ = backend.allocate(context_.get(), "the decoder's cache");
+    if (ggml_backend_buffer_is_host(buffer_.get())) {  // every step reads all of it
+        MappedFile::advise_large_pages(ggml_backend_buffer_get_base(buffer_.get()),
+                                       ggml_backend_buffer_get_size(buffer_.get()));
+    }
     reset(n_windows);
 }
 

@@ -9,6 +9,13 @@
 
 namespace rustasr {
 
+/// How a transformer attends on the CPU, and what its cache holds, by the type of its weights.
+struct AttentionTypes {
+    explicit AttentionTypes(ggml_type weights);
+    kernels::Precision precision;
+    ggml_type cache;
+};
+
 /// Two Linears with a GELU between them, and the residual.
 class Mlp {
    public:
@@ -73,6 +80,23 @@ struct CausalDims {
     float rope_base, norm_eps;
 };
 
+/// Where the tokens of a pass stand, as the graph wants it: their places or, for our own kernels, the cosines
+/// and sines of their angles, which all layers share.
+class Rotation {
+   public:
+    Rotation() = default;
+    Rotation(Graph& graph, const CausalDims& dims, int64_t n_tokens);
+    /// Before a run; `places` of the n_tokens.
+    void set(const std::vector<int32_t>& places) const;
+
+    ggml_tensor* places() const { return places_; }  // I32 [n_tokens], or null
+    ggml_tensor* turns() const { return turns_; }    // [d_head, n_tokens], or null
+
+   private:
+    ggml_tensor *places_ = nullptr, *turns_ = nullptr;
+    float base_ = 0;
+};
+
 /// What a causal block reads besides its input. The pass covers `batch` windows of the cache from `first` on.
 struct CausalContext {
     int64_t n_tokens;  // new tokens of each sequence
@@ -80,10 +104,10 @@ struct CausalContext {
     int64_t n_kv;      // cells of the cache that are looked at
     int first;
     KvCache* cache;
-    ggml_tensor* cells;      // I64 [n_tokens · batch]: where the new keys and values go
-    ggml_tensor* positions;  // I32 [n_tokens · batch]: place of each token in its sequence
-    ggml_tensor* mask;       // F16 [n_kv, n_tokens, 1, batch], or null: causal, with
-    ggml_tensor* offsets;    // I32 [batch]: cells before each sequence's first new token
+    ggml_tensor* cells;    // I64 [n_tokens · batch]: where the new keys and values go
+    Rotation rotation;     // by the place of each token in its sequence
+    ggml_tensor* mask;     // F16 [n_kv, n_tokens, 1, batch], or null: causal, with
+    ggml_tensor* offsets;  // I32 [batch]: cells before each sequence's first new token
 };
 
 /// x += attention(norm(x)) with normalised, rotated queries and keys; x += down(silu(gate) · up). Qwen3.
