@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass, fields, replace
 from typing import Any, TypeVar
 
@@ -27,6 +28,35 @@ class Options:
                 f"{family} has no option {unknown[0]!r}; its options are: {', '.join(sorted(known))}"
             )
         return replace(self, **changes) if changes else self
+
+
+@dataclass(frozen=True, slots=True)
+class WindowOptions(Options):
+    """What models have in common that write what they hear, window by window, and do not translate.
+
+    A family's `__post_init__` calls the one here, and then checks what is its own.
+    """
+
+    language: str | None = None
+    task: str = "transcribe"
+    timestamps: str = "segment"
+    hotwords: str | tuple[str, ...] = ()
+    clip_timestamps: tuple[float, ...] = ()
+    batch_size: int = 4
+
+    def __post_init__(self) -> None:
+        for name in ("hotwords", "clip_timestamps"):
+            value = getattr(self, name)
+            if isinstance(value, Iterable) and not isinstance(value, (str, tuple)):
+                object.__setattr__(self, name, tuple(value))
+        one_of("timestamps", self.timestamps, TIMESTAMPS)
+        if self.task != "transcribe":
+            raise OptionError(
+                f"task: this model can only transcribe, found {self.task!r}; "
+                "to translate use a multilingual Whisper, for instance whisper-base"
+            )
+        integer("batch_size", self.batch_size, 1, 256)
+        check_clips(self.clip_timestamps)
 
 
 def one_of(name: str, value: object, allowed: tuple[str, ...]) -> None:
@@ -76,4 +106,13 @@ def check_clips(clips: Any) -> None:
         last = float(value)
 
 
-__all__ = ["TIMESTAMPS", "Options", "between", "check_clips", "integer", "number", "one_of"]
+__all__ = [
+    "TIMESTAMPS",
+    "Options",
+    "WindowOptions",
+    "between",
+    "check_clips",
+    "integer",
+    "number",
+    "one_of",
+]

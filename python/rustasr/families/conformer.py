@@ -18,7 +18,7 @@ from __future__ import annotations
 import itertools
 import math
 from abc import abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +27,7 @@ from rustasr.audio import SAMPLE_RATE, AudioInput
 from rustasr.errors import ModelFileError, OptionError
 from rustasr.families.family import INTERRUPTED, Family, Run
 from rustasr.languages import LANGUAGE_NAMES, language_code
-from rustasr.options import TIMESTAMPS, Options, between, check_clips, integer, number, one_of
+from rustasr.options import WindowOptions, between, integer, number
 from rustasr.pieces import PieceTable
 from rustasr.progress import Progress, ProgressCallback
 from rustasr.repetition import flagged
@@ -56,7 +56,7 @@ SENTENCE_ENDS = (".", "?", "!")  # NeMo's default segment_seperators; "…" and 
 
 
 @dataclass(frozen=True, slots=True)
-class ConformerOptions(Options):
+class ConformerOptions(WindowOptions):
     """Options of GigaAM and Parakeet.
 
     What to write
@@ -78,32 +78,15 @@ class ConformerOptions(Options):
     Raises OptionError for a value outside its range.
     """
 
-    language: str | None = None
-    task: str = "transcribe"
-    timestamps: str = "segment"
     beam_size: int | None = None
-    hotwords: str | tuple[str, ...] = ()
     hotword_boost: float = 1.5
-    clip_timestamps: tuple[float, ...] = ()
     window_seconds: float | None = None
-    batch_size: int = 4
 
     def __post_init__(self) -> None:
-        for name in ("hotwords", "clip_timestamps"):
-            value = getattr(self, name)
-            if isinstance(value, Iterable) and not isinstance(value, (str, tuple)):
-                object.__setattr__(self, name, tuple(value))
-        one_of("timestamps", self.timestamps, TIMESTAMPS)
-        if self.task != "transcribe":
-            raise OptionError(
-                f"task: this model can only transcribe, found {self.task!r}; "
-                "to translate use a multilingual Whisper, for instance whisper-base"
-            )
+        WindowOptions.__post_init__(self)
         if self.beam_size is not None:
             integer("beam_size", self.beam_size, 1, 64)
-        integer("batch_size", self.batch_size, 1, 256)
         between("hotword_boost", self.hotword_boost, 0.0, 20.0)
-        check_clips(self.clip_timestamps)
         if self.window_seconds is not None and number("window_seconds", self.window_seconds) < 1.0:
             raise OptionError(f"window_seconds: expected at least 1, found {self.window_seconds!r}")
         if self.phrases and self.beam_size == 1:

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 from rustasr.errors import OptionError
-from rustasr.options import TIMESTAMPS, Options, between, check_clips, integer, number, one_of
+from rustasr.options import WindowOptions, between, integer, number
 
 LONGEST_WINDOW_S = 1200.0  # qwen-asr 0.0.6, inference/utils.py MAX_ASR_INPUT_SECONDS
 MAX_TOKENS = 1 << 16  # the context of the released models
 
 
 @dataclass(frozen=True, slots=True)
-class QwenOptions(Options):
+class QwenOptions(WindowOptions):
     """Options of a Qwen3-ASR transcription.
 
     What to write
@@ -44,31 +43,16 @@ class QwenOptions(Options):
     Raises OptionError for a value outside its range.
     """
 
-    language: str | None = None
-    task: str = "transcribe"
-    timestamps: str = "segment"
     context: str | None = None
     initial_prompt: str | None = None
-    hotwords: str | tuple[str, ...] = ()
     temperature: float = 0.0
     beam_size: int = 1
     seed: int = 0
     max_tokens: int | None = None
-    clip_timestamps: tuple[float, ...] = ()
     window_seconds: float = 60.0
-    batch_size: int = 4
 
     def __post_init__(self) -> None:
-        for name in ("hotwords", "clip_timestamps"):
-            value = getattr(self, name)
-            if isinstance(value, Iterable) and not isinstance(value, (str, tuple)):
-                object.__setattr__(self, name, tuple(value))
-        one_of("timestamps", self.timestamps, TIMESTAMPS)
-        if self.task != "transcribe":
-            raise OptionError(
-                f"task: Qwen3-ASR can only transcribe, found {self.task!r}; "
-                "to translate use a multilingual Whisper, for instance whisper-base"
-            )
+        WindowOptions.__post_init__(self)
         if self.context and self.initial_prompt:
             raise OptionError("initial_prompt: another name of `context`; give one of them, found both")
         between("temperature", self.temperature, 0.0, 2.0)
@@ -79,10 +63,8 @@ class QwenOptions(Options):
                 "leave one of them out"
             )
         integer("seed", self.seed, 0, 2**63 - 1)
-        integer("batch_size", self.batch_size, 1, 256)
         if self.max_tokens is not None:
             integer("max_tokens", self.max_tokens, 1, MAX_TOKENS)
-        check_clips(self.clip_timestamps)
         if not 1.0 <= number("window_seconds", self.window_seconds) <= LONGEST_WINDOW_S:
             raise OptionError(
                 f"window_seconds: expected 1 to {LONGEST_WINDOW_S:g}, found {self.window_seconds!r}"
