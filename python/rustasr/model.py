@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from rustasr.audio import AudioInput
     from rustasr.progress import FileProgress, ProgressCallback, TextCallback
     from rustasr.registry import ModelInfo
+    from rustasr.streaming import TextStream
     from rustasr.types import TranscriptionResult
     from rustasr.vad import Vad
 
@@ -74,6 +75,21 @@ class AsrModel(Protocol):
         **option_overrides: Any,
     ) -> TranscriptionResult:
         """Transcribes a recording of any length; see the family for its options."""
+
+    def stream(
+        self,
+        audio: AudioInput,
+        options: Any = None,
+        *,
+        align: str | Path | ForcedAligner | None = None,
+        vad: str | Vad | None = None,
+        progress: ProgressCallback | None = None,
+        **option_overrides: Any,
+    ) -> TextStream:
+        """Transcribes in a thread of its own: iterate over the text as it comes in; `result()` is the end."""
+
+    def cancel(self) -> None:
+        """Stops every `transcribe` and `stream` of this model that is running; each raises Cancelled."""
 
 
 def load_model(
