@@ -12,6 +12,9 @@
 namespace rustasr {
 namespace {
 
+/// Tokens that a cache has room for at least, before it has to grow.
+constexpr int kFirstTokens = 256;
+
 using Ids = std::vector<int32_t>;
 /// Vectors of one clip, [d_text] each: what stands in place of <|audio_pad|>.
 using Clip = std::shared_ptr<const Matrix>;
@@ -43,8 +46,8 @@ struct DecoderShape {
 };
 
 struct DecoderPass {
-    DecoderPass(Backend& backend, kernels::Precision precision, std::vector<std::string> taps)
-        : graph(backend, 8192, precision, std::move(taps)) {}
+    DecoderPass(Backend& backend, int n_layer, kernels::Precision precision, std::vector<std::string> taps)
+        : graph(backend, 256 + 64 * static_cast<size_t>(n_layer), precision, std::move(taps)) {}
     Graph graph;
     ggml_tensor* tokens = nullptr;    // I32 [T·W]
     Rotation rotation;                // of T·W tokens
@@ -140,16 +143,18 @@ void Qwen3AsrSession::prepare_cache(int n_windows, int n_cells) {
     held_.resize(static_cast<size_t>(n_windows));
 }
 
-/// In the middle of a text: half as much room again.
+/// In the middle of a text: an eighth more room. Two caches live while one is copied.
 void Qwen3AsrSession::grow_cache() {
     step_passes_.clear();
     reading_pass_ = {};
-    cache_ = std::make_unique<KvCache>(backend_, *cache_, cache_->n_cells() + cache_->n_cells() / 2);
+    cache_ = std::make_unique<KvCache>(backend_, *cache_,
+                                       cache_->n_cells() + std::max(kFirstTokens, cache_->n_cells() / 8));
 }
 
 std::unique_ptr<DecoderPass> Qwen3AsrSession::build_decoder(const DecoderShape& s,
                                                             std::vector<std::string> taps) {
-    auto pass = std::make_unique<DecoderPass>(backend_, types_.precision, std::move(taps));
+    auto pass =
+        std::make_unique<DecoderPass>(backend_, config_.n_text_layer, types_.precision, std::move(taps));
     Graph& graph = pass->graph;
     ggml_context* ctx = graph.ctx();
     const LanguageModel& lm = model_->language_model;
@@ -194,10 +199,10 @@ std::unique_ptr<DecoderPass> Qwen3AsrSession::build_decoder(const DecoderShape& 
     return pass;
 }
 
-/// Graphs that read prompts are large and seldom alike: the last one is kept. Those of steps are small and
-/// come again.
+/// Graphs that read prompts are large and seldom alike: the last one is kept. Those of steps are small, serve
+/// 64 of them, and come again.
 DecoderPass& Qwen3AsrSession::decoder_pass(const DecoderShape& shape) {
-    constexpr size_t kMost = 32;
+    constexpr size_t kMost = 8;
     if (shape.n_audio || shape.n_tokens > 64) {
         auto& [known, pass] = reading_pass_;
         if (!pass || known.key() != shape.key()) {
@@ -381,7 +386,9 @@ class Qwen3AsrSession::Steps final : public StepModel {
         }
         const int n_windows = static_cast<int>(prompts.size());
         const int n_sampled = std::min(max_tokens, session.config_.n_ctx - longest + 1);
-        session.prepare_cache(n_windows, longest + n_rows * std::min(n_sampled, kFirstTokens));
+        // Fast speech is four tokens a second, and a second is 13 vectors.
+        const int first = std::min(n_sampled, std::max(kFirstTokens, longest / 3));
+        session.prepare_cache(n_windows, longest + n_rows * first);
         prompt_logits_.resize(prompts.size() * static_cast<size_t>(n_vocab()));
         session.read_prompts(prompts, [&](size_t w, size_t, const float* logits) {
             std::copy_n(logits, n_vocab(), &prompt_logits_[w * static_cast<size_t>(n_vocab())]);
@@ -418,8 +425,6 @@ class Qwen3AsrSession::Steps final : public StepModel {
     }
 
    private:
-    static constexpr int kFirstTokens = 256;  // that a cache has room for, before it has to grow
-
     Qwen3AsrSession& session_;
     int n_rows_;
     int n_sampled_ = 0;

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from itertools import pairwise
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rustasr.families.qwen3_windows import SpeechClock, halves, windows
+from rustasr.families.qwen3_windows import LONGEST_BATCH_S, SpeechClock, batches, halves, windows
 from rustasr.longform import Window, spans_of
 
 RATE = 16000
@@ -86,6 +87,36 @@ def test_only_the_spans_are_read() -> None:
         np.concatenate([samples[a * RATE // 2 : b * RATE // 2] for a, b in ((2, 6), (20, 36), (59, 60))]),
     )
     assert found[0].offset == 1.0 and found[-1].offset == 29.5
+
+
+@pytest.mark.parametrize(
+    ("seconds", "most", "sizes"),
+    [
+        ([60] * 9, 4, [4, 4, 1]),
+        ([60] * 15, 64, [10, 5]),
+        ([1200, 1, 1], 4, [1, 2]),
+        ([599, 1, 1], 4, [2, 1]),
+        ([], 4, []),
+    ],
+)
+def test_batches_hold_ten_minutes_at_most(seconds: list[int], most: int, sizes: list[int]) -> None:
+    found = [Window(i, np.zeros(16000 * n, np.float32)) for i, n in enumerate(seconds)]
+    made = list(batches(found, most))
+    assert [len(batch) for batch in made] == sizes
+    assert [window for batch in made for window in batch] == found
+    assert all(len(b) == 1 or sum(w.duration for w in b) <= LONGEST_BATCH_S for b in made)
+
+
+def test_a_full_batch_does_not_wait_for_the_next_window() -> None:
+    read = []
+
+    def windows_read() -> Iterator[Window]:
+        for i in range(3):
+            read.append(i)
+            yield Window(i, np.zeros(16000, np.float32))
+
+    assert len(next(batches(windows_read(), 2))) == 2
+    assert read == [0, 1]
 
 
 def test_halves_are_the_window() -> None:

@@ -18,7 +18,6 @@ Follows qwen-asr 0.0.6 (inference/qwen3_asr.py, inference/utils.py). The network
 
 from __future__ import annotations
 
-import itertools
 import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -32,7 +31,7 @@ from rustasr.families.qwen3_kept import Kept
 from rustasr.families.qwen3_options import QwenOptions
 from rustasr.families.qwen3_result import Collector
 from rustasr.families.qwen3_text import QwenTokenizer, code_of, language_name
-from rustasr.families.qwen3_windows import windows
+from rustasr.families.qwen3_windows import batches, windows
 from rustasr.progress import PartialText, Progress, ProgressCallback
 from rustasr.repetition import flagged
 from rustasr.types import TranscriptionResult
@@ -98,7 +97,7 @@ class Qwen3Asr(Family[QwenOptions, _Run]):
         length_s = min(options.window_seconds, run.aligner.window_s if run.aligner else math.inf)
         found = windows(self._counted(run), length_s, spans)
         sounding = (w for w in found if w.duration >= SHORTEST_WINDOW_S and not w.is_digital_silence)
-        while batch := list(itertools.islice(sounding, options.batch_size)):
+        for batch in batches(sounding, options.batch_size):
             self._window_batch(run, listener, batch)
             done = batch[-1].offset + batch[-1].duration
             report(Progress(done, run.source.duration, run.collector.segments))

@@ -18,6 +18,7 @@ from rustasr.longform import Samples, Window, wanted
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
+LONGEST_BATCH_S = 600.0  # the decoder's cache takes 1.5 MB a second of sound
 SEARCH_S = 5.0  # a cut lies within so much of the wanted length ...
 SEARCH_PART = 0.25  # ... and within this part of it, so that short windows stay near their length
 QUIET_SAMPLES = SAMPLE_RATE // 10
@@ -51,6 +52,22 @@ def windows(
             held, start, size = [samples[cut:].copy()], start + cut, size - cut
     if held:
         yield from _cut_all(start, np.concatenate(held), length, search)
+
+
+def batches(found: Iterable[Window], most: int) -> Iterator[list[Window]]:
+    """Up to `most` windows at a time, and no more than `LONGEST_BATCH_S` of sound, but one at least."""
+    batch, seconds = list[Window](), 0.0
+    for window in found:
+        if batch and seconds + window.duration > LONGEST_BATCH_S:
+            yield batch
+            batch, seconds = [], 0.0
+        batch.append(window)
+        seconds += window.duration
+        if len(batch) == most:
+            yield batch
+            batch, seconds = [], 0.0
+    if batch:
+        yield batch
 
 
 def _cut_all(start: int, samples: Samples, length: int, search: int) -> Iterator[Window]:
@@ -116,4 +133,4 @@ class SpeechClock:
         return self._window.offset + min(max(0.0, seconds), self._window.duration)
 
 
-__all__ = ["SpeechClock", "boundary", "halves", "windows"]
+__all__ = ["LONGEST_BATCH_S", "SpeechClock", "batches", "boundary", "halves", "windows"]
