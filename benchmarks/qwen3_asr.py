@@ -17,8 +17,8 @@ Peak memory is the largest resident set, of load and one recording at a time; ma
 touched count.
 
 `bandwidth` reads memory with all threads (NumPy) in the same rounds. What a step must read at least is every
-matrix of the language model once, its output matrix included: `of bandwidth` is that divided by the time of
-a step and by the bandwidth.
+matrix of the language model once, its output matrix included, and the keys and values of the tokens before
+it: `of bandwidth` is that divided by the time of a step and by the bandwidth.
 
 Engines: rustasr:TYPE (f32 f16 bf16 q8_0 q6_k q4_0), transcribe-cpp:bf16, transcribe-cpp:q8_0, torch:float32,
 torch:bfloat16, bandwidth.
@@ -52,7 +52,7 @@ from measuring import (
     spread,
     table,
 )
-from qwen3_checkpoint import IM_END, N_WORDS, make_checkpoint
+from qwen3_checkpoint import IM_END, N_WORDS, TEXT, make_checkpoint, planted_text
 
 HERE = Path(__file__).resolve().parent
 PEER_PACKAGES = ["torch", "transformers==5.23.0", "transcribe-cpp==0.4.1", "gguf", "safetensors", "soundfile"]
@@ -123,7 +123,8 @@ def run_rustasr(job: Row, audio: Audio) -> Pass:
         (found,) = session.decode(encoded, [0], [prompt], forced)
         clock.stop("decode")
         tokens = len(found.tokens)
-        return {**clock.row, "tokens": tokens, "ms_per_token": 1000 * clock.row["decode_s"] / tokens}
+        return {**clock.row, "tokens": tokens, "context": len(prompt) + tokens / 2,
+                "ms_per_token": 1000 * clock.row["decode_s"] / tokens}  # fmt: skip
 
     def together() -> dict[str, float]:
         row = one()
@@ -146,11 +147,12 @@ def run_transcribe_cpp(job: Row, audio: Audio) -> Pass:
 
     transcribe_cpp.set_log_callback(lambda *_: None)
     session = transcribe_cpp.Model(job["model"], backend="cpu").session(n_threads=job["threads"])
+    words = planted_text()
 
     def one() -> dict[str, float]:
         # A forced language leads to the end at once: its decoding is the prefill and one step.
         short, long = (session.run(audio, language=language) for language in ("en", None))
-        tokens = len(long.text.split())
+        tokens = N_WORDS if long.text.strip() == words else 0
         step = (long.timings.decode_ms - short.timings.decode_ms) / max(1, tokens)
         times = {"mel_s": long.timings.mel_ms, "encode_s": long.timings.encode_ms,
                  "prefill_s": short.timings.decode_ms}  # fmt: skip
@@ -258,11 +260,13 @@ def measure(job: Row) -> Row:
 # --- the measuring side ---
 
 
-def step_bytes(path: Path) -> int:
-    """What a step reads at least: every matrix of the language model, the output matrix included."""
+def step_bytes(path: Path, context: float) -> float:
+    """What a step reads at least: every matrix of the language model, and keys and values (F16) of `context`
+    tokens."""
     import gguf
 
-    return sum(
+    cell = 2 * TEXT["num_hidden_layers"] * TEXT["num_key_value_heads"] * TEXT["head_dim"] * 2
+    return context * cell + sum(
         int(tensor.n_bytes) for tensor in gguf.GGUFReader(path).tensors
         if tensor.name.startswith("language_model.") and len(tensor.shape) == 2
     )  # fmt: skip
@@ -278,7 +282,9 @@ def run_once(spec: str, args: argparse.Namespace) -> Row:
     path = model_file(engine, option, args)
     row = fresh_process(__file__, engine_python(engine, args.peers), spec, {**job, "model": str(path)})
     if engine == "rustasr":
-        row |= {"step_mb": step_bytes(path) / 1e6, "file_mb": path.stat().st_size / (1 << 20)}
+        row["file_mb"] = path.stat().st_size / (1 << 20)
+    if "context" in row:
+        row["step_mb"] = step_bytes(path, row["context"]) / 1e6
     return row
 
 

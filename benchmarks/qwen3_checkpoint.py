@@ -160,16 +160,31 @@ def byte_characters() -> list[str]:
 
 
 def vocabulary() -> tuple[list[str], list[str]]:
-    """(tokens, merges) of a byte-level BPE of the published size, of words that nobody says."""
+    """(tokens, merges) of a byte-level BPE of the published size: words of the prompt, and of nobody."""
     tokens, merges = byte_characters(), list[str]()
-    letters = string.ascii_lowercase
+    known, letters = set(tokens), string.ascii_lowercase
+
+    def add(stem: str, letter: str) -> None:
+        if stem + letter not in known and len(tokens) < N_BASE:
+            known.add(stem + letter)
+            tokens.append(stem + letter)
+            merges.append(f"{stem} {letter}")
+
+    for word in ("system", "user", "assistant"):
+        for end in range(1, len(word)):
+            add(word[:end], word[end])
     stems = [*letters, "\u0120"]  # with and without a space before
     while len(tokens) < N_BASE:
-        longer = [(stem, letter) for stem in stems for letter in letters][: N_BASE - len(tokens)]
-        merges += [f"{stem} {letter}" for stem, letter in longer]
+        longer = [(stem, letter) for stem in stems for letter in letters]
+        for stem, letter in longer:
+            add(stem, letter)
         stems = [stem + letter for stem, letter in longer]
-        tokens += stems
     return tokens, merges
+
+
+def planted_text() -> str:
+    tokens, _ = vocabulary()
+    return "".join(tokens[i] for i in planted()[1:-1]).replace("\u0120", " ").strip()
 
 
 def write_tokenizer(folder: Path) -> None:
