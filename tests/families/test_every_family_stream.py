@@ -79,7 +79,8 @@ def test_cancel_stops_a_stream_from_another_thread(
     assert partial is not None
     assert "interrupted" in partial.warnings[-1]
     # The next run knows nothing of it.
-    assert model.transcribe(samples[: 16000 * 4], **small_windows(name)).warnings == ()
+    again = model.transcribe(samples[: 16000 * 4], **small_windows(name))
+    assert not [warning for warning in again.warnings if "interrupted" in warning]
 
 
 @pytest.mark.parametrize("name", FAMILIES)
