@@ -311,7 +311,8 @@ def test_all_recordings_share_one_model_and_one_thread(echo: EchoModel, talk: Pa
 
 
 CHILD = """
-import sys; sys.path.insert(0, {tests!r})
+import signal, sys; sys.path.insert(0, {tests!r})
+signal.signal(signal.SIGINT, signal.default_int_handler)  # jobs in the background of a shell ignore it
 from rustasr import model as model_module
 from cli_model import EchoModel
 model = EchoModel(slow=float(sys.argv.pop(1)))

@@ -194,7 +194,8 @@ def test_a_bad_recording_does_not_stop_the_others(levels: LevelModel, talk: Path
 
 
 CHILD = """
-import sys, time; sys.path[:0] = {paths!r}
+import signal, sys, time; sys.path[:0] = {paths!r}
+signal.signal(signal.SIGINT, signal.default_int_handler)  # jobs in the background of a shell ignore it
 from rustasr import model as model_module
 from rustasr.cli import diarize as command_module, main
 from speakers import LevelModel, LevelVad

@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 
 from rustasr.audio import SAMPLE_RATE, AudioInput, open_audio
 from rustasr.diarization.channels import Stereo
+from rustasr.diarization.encoder import load_speaker_encoder
 from rustasr.diarization.pipeline import Diarization, DiarizationOptions, find_turns
 from rustasr.diarization.turns import speakers_of
 from rustasr.diarization.words import interleaved, with_speakers
@@ -128,12 +129,9 @@ def _detector(name: str) -> Vad:
     return load_vad(name, SileroOptions(speech_pad_ms=PAD_MS) if name == "silero" else None)
 
 
-def encoder_loader(name: str | Path | None = None, **values: Any) -> EncoderSource | None:
-    """What loads an encoder by its name when it is needed, once; None where none can be loaded."""
-    from rustasr.diarization import encoder
-
-    load = getattr(encoder, "load_speaker_encoder", None)
-    return None if load is None else cache(lambda: load(name, **values))
+def encoder_loader(name: str | Path | None = None, **values: Any) -> EncoderSource:
+    """What loads an encoder by its name when it is needed, once: channel mode does without."""
+    return cache(lambda: load_speaker_encoder(name, **values))
 
 
 def _languages(wanted: Mapping[str, str], found: Diarization, options: DiarizationOptions) -> dict[str, str]:
