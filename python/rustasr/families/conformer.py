@@ -212,8 +212,9 @@ class Conformer(Family[ConformerOptions, _Run]):
             longform.spans_of(options.clip_timestamps),
         )
         loud = (w for w in found if w.duration >= SHORTEST_WINDOW_S and not w.is_digital_silence)
-        # Who reads along wants the windows in their order; else there is some choice among them.
-        n_ahead = options.batch_size * (1 if run.on_text is not None else BATCHES_AHEAD)
+        # Who reads along wants the windows in their order, and single ones have no like.
+        in_order = run.on_text is not None or options.batch_size == 1
+        n_ahead = options.batch_size * (1 if in_order else BATCHES_AHEAD)
         done_s = 0.0
         while ahead := list(itertools.islice(loud, n_ahead)):
             for done in self._window_batches(run, ahead):
