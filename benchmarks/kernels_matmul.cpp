@@ -6,36 +6,24 @@
 // type of the weights. Rows of one to eight activations are printed as GB/s of weights read (34 bytes per 32
 // values). With one thread the clock is the thread's CPU time, which a busy machine disturbs less.
 #include <algorithm>
-#include <chrono>
 #include <cstdio>
 #include <cstdlib>
-#include <ctime>
 #include <functional>
 #include <random>
 #include <string>
 #include <vector>
 
+#include "clock.h"
 #include "ggml-alloc.h"
 #include "ggml-backend.h"
 #include "ggml-cpu.h"
 #include "ggml.h"
 #include "kernels/q8_matmul.h"
 
+using rustasr::seconds;
 using rustasr::kernels::Activation;
 
 namespace {
-
-double seconds(int threads) {
-#if defined(CLOCK_THREAD_CPUTIME_ID)
-    if (threads == 1) {
-        timespec t;
-        clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
-        return static_cast<double>(t.tv_sec) + 1e-9 * static_cast<double>(t.tv_nsec);
-    }
-#endif
-    (void)threads;
-    return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
-}
 
 struct Shape {
     const char* name;

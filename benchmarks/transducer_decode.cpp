@@ -7,13 +7,12 @@
 // thread's CPU time, which a busy machine disturbs less. RUSTASR_KERNELS=off measures ggml's own operations
 // in place of kernels/recurrent.
 #include <algorithm>
-#include <chrono>
 #include <cstdio>
 #include <cstdlib>
-#include <ctime>
 #include <limits>
 #include <vector>
 
+#include "clock.h"
 #include "decode/transducer.h"
 #include "toy_transducer.h"
 
@@ -21,18 +20,6 @@ using namespace rustasr;
 using namespace rustasr::test;
 
 namespace {
-
-double seconds(int threads) {
-#if defined(CLOCK_THREAD_CPUTIME_ID)
-    if (threads == 1) {
-        timespec t;
-        clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
-        return static_cast<double>(t.tv_sec) + 1e-9 * static_cast<double>(t.tv_nsec);
-    }
-#endif
-    (void)threads;
-    return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
-}
 
 struct Release {
     const char* name;

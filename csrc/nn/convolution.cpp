@@ -25,6 +25,29 @@ ggml_tensor* depthwise(Graph& graph, ggml_tensor* kernel, ggml_tensor* bias, ggm
     return ggml_add_inplace(ctx, ggml_permute(ctx, y, 1, 2, 0, 3), bias);  // [C, F', T', B]
 }
 
+// What the taps of every place see, the frame taps outermost: [C, F, T, B] → [C * taps, F', T', B].
+ggml_tensor* patches(ggml_context* ctx, ggml_tensor* x, const ConvShape& shape) {
+    const int mel_padding = shape.mel_taps / 2, frame_padding = shape.frame_taps / 2 * shape.frame_dilation;
+    const int64_t n_mels = (x->ne[1] - 1) / shape.mel_stride + 1;
+    const int64_t n_frames = (x->ne[2] - 1) / shape.frame_stride + 1;
+    ggml_tensor* padded =
+        ggml_pad_ext(ctx, x, 0, 0, mel_padding, mel_padding, frame_padding, frame_padding, 0, 0);
+    // The mel taps of a place are neighbours in memory, so those of one frame tap are a view.
+    ggml_tensor* rows = nullptr;
+    for (int tap = 0; tap < shape.frame_taps; ++tap) {
+        ggml_tensor* row =
+            ggml_view_4d(ctx, padded, shape.n_in, n_mels, n_frames, x->ne[3],
+                         static_cast<size_t>(shape.mel_stride) * padded->nb[1],
+                         static_cast<size_t>(shape.frame_stride) * padded->nb[2], padded->nb[3],
+                         static_cast<size_t>(tap * shape.frame_dilation) * padded->nb[2]);
+        row->ne[0] = shape.n_in * shape.mel_taps;  // ggml refuses to make a view of rows that overlap
+        row = ggml_cont(ctx, row);
+        rows = rows ? ggml_concat(ctx, rows, row, 0) : row;
+    }
+    GGML_ASSERT(rows);  // a kernel has a tap
+    return rows;
+}
+
 }  // namespace
 
 ggml_tensor* zero_padding(Graph& graph, ggml_tensor* x, const FrameMask& frames) {
@@ -82,21 +105,8 @@ ggml_tensor* Conv2d::operator()(Graph& graph, ggml_tensor* x, Activation activat
         return kernels::q8_convolution(ctx, w.tensor, w.n, kernels::q8_quantize(ctx, x), kernel_,
                                        linear_.bias(), activation);
     }
-    const int64_t n_in = x->ne[0], n_mels = halved(x->ne[1]), n_frames = halved(x->ne[2]), batch = x->ne[3];
-    const int padding = kernel_ / 2;
-    ggml_tensor* padded = ggml_pad_ext(ctx, x, 0, 0, padding, padding, padding, padding, 0, 0);
-    // The mel taps of a place are neighbours in memory, so those of one time tap are a view.
-    ggml_tensor* rows = nullptr;
-    for (int tap = 0; tap < kernel_; ++tap) {
-        ggml_tensor* row =
-            ggml_view_4d(ctx, padded, n_in, n_mels, n_frames, batch, 2 * padded->nb[1], 2 * padded->nb[2],
-                         padded->nb[3], padded->nb[2] * static_cast<size_t>(tap));
-        row->ne[0] = n_in * kernel_;  // ggml refuses to make a view of rows that overlap
-        row = ggml_cont(ctx, row);
-        rows = rows ? ggml_concat(ctx, rows, row, 0) : row;
-    }
-    GGML_ASSERT(rows);  // a kernel has a tap
-    return linear_(graph, rows, activation);
+    const ConvShape shape{x->ne[0], linear_.weight().n, kernel_, kernel_, 2, 2};
+    return linear_(graph, patches(ctx, x, shape), activation);
 }
 
 ggml_tensor* PointwiseConv2d::operator()(Graph& graph, ggml_tensor* x, Activation activation) const {
@@ -131,29 +141,12 @@ ggml_tensor* ExactConv2d::operator()(Graph& graph, ggml_tensor* x, Activation ac
             ctx, x, {kernel_, bias_, shape_.mel_stride, shape_.frame_stride, shape_.frame_dilation}, residual,
             activation);
     }
-    const int mel_padding = shape_.mel_taps / 2,
-              frame_padding = shape_.frame_taps / 2 * shape_.frame_dilation;
-    const int64_t n_taps = shape_.n_in * shape_.mel_taps, batch = x->ne[3];
-    const int64_t n_mels = (x->ne[1] - 1) / shape_.mel_stride + 1;
-    const int64_t n_frames = (x->ne[2] - 1) / shape_.frame_stride + 1;
-    ggml_tensor* padded =
-        ggml_pad_ext(ctx, x, 0, 0, mel_padding, mel_padding, frame_padding, frame_padding, 0, 0);
-    // The mel taps of a place are neighbours in memory, so those of one time tap are a view.
-    ggml_tensor* rows = nullptr;
-    for (int tap = 0; tap < shape_.frame_taps; ++tap) {
-        ggml_tensor* row =
-            ggml_view_4d(ctx, padded, shape_.n_in, n_mels, n_frames, batch,
-                         static_cast<size_t>(shape_.mel_stride) * padded->nb[1],
-                         static_cast<size_t>(shape_.frame_stride) * padded->nb[2], padded->nb[3],
-                         static_cast<size_t>(tap * shape_.frame_dilation) * padded->nb[2]);
-        row->ne[0] = n_taps;  // ggml refuses to make a view of rows that overlap
-        row = ggml_cont(ctx, row);
-        rows = rows ? ggml_concat(ctx, rows, row, 0) : row;
-    }
-    GGML_ASSERT(rows);  // a kernel has a tap
-    ggml_tensor* taps = ggml_reshape_2d(ctx, kernel_, shape_.n_out, n_taps * shape_.frame_taps);
-    rows = ggml_reshape_2d(ctx, rows, n_taps * shape_.frame_taps, n_mels * n_frames * batch);
-    ggml_tensor* y = ggml_mul_mat(ctx, ggml_cont(ctx, ggml_transpose(ctx, taps)), rows);
+    const int64_t n_taps = shape_.n_in * shape_.mel_taps * shape_.frame_taps;
+    ggml_tensor* taps =
+        ggml_cont(ctx, ggml_transpose(ctx, ggml_reshape_2d(ctx, kernel_, shape_.n_out, n_taps)));
+    ggml_tensor* rows = patches(ctx, x, shape_);  // [taps, F', T', B]
+    const int64_t n_mels = rows->ne[1], n_frames = rows->ne[2], batch = rows->ne[3];
+    ggml_tensor* y = ggml_mul_mat(ctx, taps, ggml_reshape_2d(ctx, rows, n_taps, n_mels * n_frames * batch));
     y = ggml_reshape_4d(ctx, y, shape_.n_out, n_mels, n_frames, batch);
     if (residual) y = ggml_add_inplace(ctx, y, residual);
     return activate(graph, y, bias_, activation);

@@ -83,6 +83,7 @@ class AsrModel(Protocol):
         *,
         align: str | Path | ForcedAligner | None = None,
         vad: str | Vad | None = None,
+        journal: str | Path | None = None,
         progress: ProgressCallback | None = None,
         **option_overrides: Any,
     ) -> TextStream:

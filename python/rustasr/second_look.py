@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from rustasr.aligner.pieces import samples_of
 from rustasr.audio import SAMPLE_RATE
 from rustasr.repetition import REPETITION, flagged, with_flag
-from rustasr.tokenizer import UNSPACED_LANGUAGES
+from rustasr.segments import joined
 from rustasr.types import Segment, Token, Word
 
 if TYPE_CHECKING:
@@ -141,35 +141,22 @@ def _spliced(
     return replace(result, text=joined(segments, result.language), segments=flagged(segments))
 
 
-def joined(segments: Sequence[Segment], language: str) -> str:
-    """The text of segments; those of languages that write no spaces between words follow each other."""
-    text, before = "", ""
-    for segment in segments:
-        code = segment.language or language
-        glued = not text or (before in UNSPACED_LANGUAGES and code in UNSPACED_LANGUAGES)
-        text += segment.text if glued else f" {segment.text}"
-        before = code
-    return text
-
-
 def _moved(segment: Segment, by: float, low: float, high: float) -> Segment:
     """The segment `by` seconds later, kept between `low` and `high`."""
 
-    def moved(item: Timed) -> Timed:
-        return replace(item, start=_at(item.start), end=_at(item.end))
-
-    def _at(time: float) -> float:
+    def at(time: float) -> float:
         return round(min(max(time + by, low), high), 6)
+
+    def moved(items: tuple[Timed, ...] | None) -> tuple[Timed, ...] | None:
+        return items and tuple(replace(item, start=at(item.start), end=at(item.end)) for item in items)
 
     return replace(
         segment,
-        start=_at(segment.start),
-        end=_at(segment.end),
-        words=None if segment.words is None else tuple(moved(word) for word in segment.words),
-        timed_tokens=None
-        if segment.timed_tokens is None
-        else tuple(moved(token) for token in segment.timed_tokens),
+        start=at(segment.start),
+        end=at(segment.end),
+        words=moved(segment.words),
+        timed_tokens=moved(segment.timed_tokens),
     )
 
 
-__all__ = ["HEARD_AGAIN", "Stretch", "joined", "second_look", "stretches"]
+__all__ = ["HEARD_AGAIN", "Stretch", "second_look", "stretches"]

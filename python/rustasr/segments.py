@@ -1,4 +1,4 @@
-"""Segments cut at words."""
+"""Segments cut at words, and the text of many."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ import itertools
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from rustasr.tokenizer import UNSPACED_LANGUAGES
 from rustasr.types import Segment
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from rustasr.types import Word
 
@@ -62,4 +63,18 @@ def _part(segment: Segment, words: Sequence[Word], text: str, start: float, end:
     )
 
 
-__all__ = ["split"]
+def joined(segments: Iterable[Segment], language: str) -> str:
+    """The text of segments; those of languages that write no spaces between words follow each other."""
+    text, before = "", ""
+    for segment in segments:
+        piece = segment.text.strip()
+        if not piece:
+            continue
+        code = segment.language or language
+        glued = not text or (before in UNSPACED_LANGUAGES and code in UNSPACED_LANGUAGES)
+        text += piece if glued else f" {piece}"
+        before = code
+    return text
+
+
+__all__ = ["joined", "split"]

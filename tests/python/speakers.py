@@ -72,6 +72,9 @@ class LevelModel:
         self.cancelled_in_call = cancelled_in_call
         self.calls: list[dict[str, Any]] = []
 
+    def cancel(self) -> None:
+        """Nothing: a call is over before anybody could want that."""
+
     def transcribe(
         self, audio: Any, *, vad: Any, align: Any = None, progress: Any = None, **options: Any
     ) -> TranscriptionResult:

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from rustasr.audio import SAMPLE_RATE
-from rustasr.second_look import HEARD_AGAIN, LONGEST_S, Stretch, joined, second_look, stretches
+from rustasr.second_look import HEARD_AGAIN, LONGEST_S, Stretch, second_look, stretches
+from rustasr.segments import joined
 from rustasr.types import Coverage, Segment, Token, TranscriptionResult, Word
 
 

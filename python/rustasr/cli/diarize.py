@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-from click.core import ParameterSource
 
 from rustasr.cli.bars import Bar
 from rustasr.cli.inputs import STDIN, expand, turns_of
-from rustasr.cli.interrupt import Worker
-from rustasr.cli.loading import cancelling, load
+from rustasr.cli.job import Job
 from rustasr.cli.outputs import partial_path
 from rustasr.cli.parameters import decoding_options, given_options, model_options
 from rustasr.cli.vad_parameters import take_vad, vad_options
 from rustasr.diarization import DiarizationOptions
 from rustasr.diarization.transcript import PAD_MS, encoder_loader
 from rustasr.errors import AudioError, Cancelled, TranscriptionError
+from rustasr.vad import SileroOptions
 
 if TYPE_CHECKING:
+    from rustasr.cli.interrupt import Worker
     from rustasr.model import AsrModel
     from rustasr.progress import Progress
     from rustasr.types import TranscriptionResult
@@ -87,7 +87,7 @@ def pairs(_ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) 
     metavar="MODEL",
     help="What tells voices apart, a name or a .gguf. Default: campplus-zh-en.",
 )
-@vad_options("silero")
+@vad_options("silero", silero_pad_ms=PAD_MS)
 @model_options
 @decoding_options
 @click.option(
@@ -136,63 +136,35 @@ def command(
     options = DiarizationOptions(**{name: values.pop(name) for name in list(values) if name in fields})
     arguments = {
         "options": options,
-        "vad": _vad(ctx, values),
+        "vad": take_vad(ctx, values, SileroOptions(speech_pad_ms=PAD_MS)),
         "encoder": encoder_loader(encoder, device=values["device"], threads=values["threads"]),
         "speaker_languages": speaker_languages,
         "align": align,
         **given_options(ctx, values),
     }
-    job = _Job(out_dir, rttm, arguments, False if quiet else progress, quiet, resume)
+    job = _Job(
+        out_dir=out_dir,
+        rttm=rttm,
+        arguments=arguments,
+        progress=False if quiet else progress,
+        quiet=quiet,
+        resume=resume,
+    )
     ctx.exit(job.run(expand((*inputs, *more_inputs)), values))
 
 
-def _vad(ctx: click.Context, values: dict[str, Any]) -> Any:
-    """The detector; Silero's spans are a little wider than where only text is wanted."""
-    from rustasr.vad import SileroVad
-
-    is_default_pad = ctx.get_parameter_source("pad_ms") == ParameterSource.DEFAULT
-    vad = take_vad(ctx, values)
-    if is_default_pad and isinstance(vad, SileroVad):
-        vad.options = replace(vad.options, speech_pad_ms=PAD_MS)
-    return vad
-
-
-@dataclass(slots=True)
-class _Job:
-    """One call of the command: the same model and options for every recording."""
-
+@dataclass(slots=True, kw_only=True)
+class _Job(Job["Path | None"]):
     out_dir: Path | None
     rttm: Path | None
     arguments: dict[str, Any]
-    progress: bool | None
-    quiet: bool
-    resume: bool
 
-    def run(self, recordings: list[str | AudioError], values: dict[str, Any]) -> int:
-        """Do all recordings, report those that fail, and return the exit code."""
-        failed = [error for error in recordings if isinstance(error, AudioError)]
-        for error in failed:
-            click.echo(f"error: {error}", err=True)
-        planned = self._planned([name for name in recordings if isinstance(name, str)])
-        todo = [(name, folder) for name, folder in planned if not self._is_done(folder)]
-        self._note(f"{len(planned) - len(todo)} of {len(planned)} recordings are done already", self.resume)
-        n_failed = len(failed)
-        if todo:
-            model = load(values, self.progress)
-            worker = Worker(cancelling(model))
-            for name, folder in todo:
-                self._note(f"{name}:", len(planned) > 1 and folder is None)
-                n_failed += not self._one(model, worker, name, folder)
-                if worker.interrupted:  # just when the recording was finished
-                    raise KeyboardInterrupt
-        return 1 if n_failed else 0
-
-    def _planned(self, recordings: list[str]) -> list[tuple[str, Path | None]]:
+    def _planned(self, names: list[str]) -> list[tuple[str, Path | None]]:
         """Each recording with its folder; two of one name do not share one."""
-        if self.out_dir is None or len(recordings) == 1:
-            return [(name, self.out_dir) for name in recordings]
+        if self.out_dir is None or len(names) == 1:
+            return [(name, self.out_dir) for name in names]
         planned, taken = list[tuple[str, Path | None]](), set[str]()
-        for name in recordings:
+        for name in names:
             base = "stdin" if name == STDIN else Path(name).name
             candidates = (Path(base).stem, base, *(f"{Path(base).stem}-{n}" for n in range(2, 1_000_000)))
             folder = next(candidate for candidate in candidates if candidate not in taken)
@@ -200,19 +172,18 @@ class _Job:
             planned.append((name, self.out_dir / folder))
         return planned
 
-    def _one(self, model: AsrModel, worker: Worker, name: str, folder: Path | None) -> bool:
-        """Transcribe and write one recording; False when that failed. Ctrl-C writes the finished part."""
+    def _one(self, model: AsrModel, worker: Worker, name: str, where: Path | None) -> bool:
         try:
             result = self._diarize(model, worker, name)
         except Cancelled as stop:
             if stop.partial is not None and stop.partial.segments:
-                self._write(stop.partial, name, folder, partial=True)
+                self._write(stop.partial, name, where, partial=True)
             raise
         except (AudioError, TranscriptionError) as error:
             click.echo(f"error: {error}", err=True)
             return False
         try:
-            self._write(result, name, folder)
+            self._write(result, name, where)
         except OSError as error:
             click.echo(f"error: {name}: the result cannot be written: {error}", err=True)
             return False
@@ -262,14 +233,10 @@ class _Job:
         where = folder / report.REPORT
         self._note(f"{name} -> {where} ({who}, {result.duration:.1f} s of audio, {speed})")
 
-    def _is_done(self, folder: Path | None) -> bool:
+    def _is_done(self, where: Path | None) -> bool:
         from rustasr.diarization.report import REPORT
 
-        return self.resume and folder is not None and (folder / REPORT).exists()
-
-    def _note(self, text: str, wanted: bool = True) -> None:
-        if wanted and not self.quiet:
-            click.echo(text, err=True)
+        return where is not None and (where / REPORT).exists()
 
 
 __all__ = ["command"]

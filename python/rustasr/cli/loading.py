@@ -10,8 +10,6 @@ from rustasr.cli.bars import Bar
 from rustasr.errors import UnsupportedModelError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from rustasr.model import AsrModel
 
 
@@ -39,10 +37,4 @@ def load(values: dict[str, Any], progress: bool | None) -> AsrModel:
     return model
 
 
-def cancelling(model: AsrModel) -> Callable[[], None]:
-    """What stops a call of this model; for one that cannot be cancelled, Ctrl-C waits for the call to end."""
-    cancel: Callable[[], None] = getattr(model, "cancel", lambda: None)
-    return cancel
-
-
-__all__ = ["cancelling", "load"]
+__all__ = ["load"]

@@ -11,9 +11,8 @@ import click
 
 from rustasr.cli.bars import Bar
 from rustasr.cli.inputs import STDIN, expand
-from rustasr.cli.interrupt import Worker
+from rustasr.cli.job import Job
 from rustasr.cli.live import LiveText
-from rustasr.cli.loading import cancelling, load
 from rustasr.cli.outputs import Outputs, journal_path
 from rustasr.cli.parameters import decoding_options, given_options, model_options
 from rustasr.cli.vad_parameters import take_vad, vad_options
@@ -23,6 +22,7 @@ from rustasr.writers import FORMATS
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from rustasr.cli.interrupt import Worker
     from rustasr.model import AsrModel
     from rustasr.types import TranscriptionResult
 
@@ -112,7 +112,15 @@ def command(
     options = given_options(ctx, values) | ({} if align is None else {"align": align})
     options |= {} if vad is None else {"vad": vad}
     live = _Live.of(outputs) if stream_text else None
-    job = _Job(outputs, channel, options, False if quiet or live else progress, quiet, resume, live)
+    job = _Job(
+        outputs=outputs,
+        channel=channel,
+        options=options,
+        live=live,
+        progress=False if quiet or live else progress,
+        quiet=quiet,
+        resume=resume,
+    )
     ctx.exit(job.run(recordings, values))
 
 
@@ -129,46 +137,24 @@ class _Live(Enum):
         return cls.IN_PLACE if plain and sys.stdout.isatty() else cls.BESIDE
 
 
-@dataclass(slots=True)
-class _Job:
-    """One call of the command: the same model and options for every recording."""
-
+@dataclass(slots=True, kw_only=True)
+class _Job(Job["list[Path]"]):
     outputs: Outputs
     channel: str
     options: dict[str, Any]
-    progress: bool | None
-    quiet: bool
-    resume: bool
-    live: _Live | None = None
+    live: _Live | None
 
-    def run(self, recordings: list[str | AudioError], values: dict[str, Any]) -> int:
-        """Do all recordings, report those that fail, and return the exit code."""
-        planned = [(name, self.outputs.paths(name)) for name in recordings if isinstance(name, str)]
-        failed = [error for error in recordings if isinstance(error, AudioError)]
-        for error in failed:
-            click.echo(f"error: {error}", err=True)
-        todo = [(name, paths) for name, paths in planned if not self._is_done(paths)]
-        self._note(f"{len(planned) - len(todo)} of {len(planned)} recordings are done already", self.resume)
-        n_failed = len(failed)
-        if todo:
-            model = load(values, self.progress)
-            worker = Worker(cancelling(model))
-            for name, paths in todo:
-                self._note(f"{name}:", len(planned) > 1 and not paths)
-                n_failed += not self._one(model, worker, name, paths)
-                if worker.interrupted:  # just when the recording was finished
-                    raise KeyboardInterrupt
-        return 1 if n_failed else 0
+    def _planned(self, names: list[str]) -> list[tuple[str, list[Path]]]:
+        return [(name, self.outputs.paths(name)) for name in names]
 
-    def _one(self, model: AsrModel, worker: Worker, name: str, paths: list[Path]) -> bool:
-        """Transcribe and write one recording; False when that failed. Ctrl-C writes the finished part."""
-        journal = journal_path(paths[0]) if paths else None
+    def _one(self, model: AsrModel, worker: Worker, name: str, where: list[Path]) -> bool:
+        journal = journal_path(where[0]) if where else None
         try:
             result = self._transcribe(model, worker, name, self._journal(name, journal))
         except Cancelled as stop:
             in_place = self.live is _Live.IN_PLACE  # then it has been shown
             if stop.partial is not None and stop.partial.segments and not in_place:
-                for path in self.outputs.write(stop.partial, paths, partial=True):
+                for path in self.outputs.write(stop.partial, where, partial=True):
                     click.echo(f"interrupted: the finished part is in {path}", err=True)
             self._note(f"the same command with --resume continues {name}", journal is not None)
             raise
@@ -176,7 +162,7 @@ class _Job:
             click.echo(f"error: {error}", err=True)
             return False
         try:
-            written = [] if self.live is _Live.IN_PLACE else self.outputs.write(result, paths)
+            written = [] if self.live is _Live.IN_PLACE else self.outputs.write(result, where)
         except OSError as error:
             click.echo(f"error: {name}: the result cannot be written: {error}", err=True)
             return False
@@ -222,12 +208,8 @@ class _Job:
         finally:
             text.close()
 
-    def _is_done(self, paths: list[Path]) -> bool:
-        return self.resume and bool(paths) and all(path.exists() for path in paths)
-
-    def _note(self, text: str, wanted: bool = True) -> None:
-        if wanted and not self.quiet:
-            click.echo(text, err=True)
+    def _is_done(self, where: list[Path]) -> bool:
+        return bool(where) and all(path.exists() for path in where)
 
 
 __all__ = ["command"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -12,7 +13,7 @@ from rustasr.cli.parameters import stack
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from rustasr.vad import Vad
+    from rustasr.vad import SileroOptions, Vad
 
 Command = TypeVar("Command", bound="Callable[..., Any]")
 
@@ -28,8 +29,10 @@ FIELDS = {
 }
 
 
-def vad_options(default: str) -> Callable[[Command], Command]:
-    """A decorator: which detector ("none" where the command can do without), and its parameters."""
+def vad_options(default: str, silero_pad_ms: float = 30.0) -> Callable[[Command], Command]:
+    """A decorator: which detector ("none" where the command can do without), and its parameters. The help
+    names what `take_vad` is given for Silero's padding.
+    """
     names = ["none", "webrtc", "silero"] if default == "none" else ["webrtc", "silero"]
     what = "Hear speech alone, found by this detector" if default == "none" else "What finds the speech"
     return stack(
@@ -70,7 +73,7 @@ def vad_options(default: str) -> Callable[[Command], Command]:
                 "--pad-ms",
                 type=float,
                 metavar="MS",
-                help="Added on both sides of a stretch. Default: 150 (Silero 30).",
+                help=f"Added on both sides of a stretch. Default: 150 (Silero {silero_pad_ms:g}).",
             ),
             click.option(
                 "--max-segment-s",
@@ -82,8 +85,9 @@ def vad_options(default: str) -> Callable[[Command], Command]:
     )
 
 
-def take_vad(ctx: click.Context, values: dict[str, Any]) -> Vad | None:
+def take_vad(ctx: click.Context, values: dict[str, Any], silero: SileroOptions | None = None) -> Vad | None:
     """The detector that the command's `values` name, or None; their VAD options are taken out of them.
+    `silero` is what Silero goes by where they say nothing.
 
     Raises click.UsageError for a parameter that the detector does not have, OptionError for a value outside
     its range or a detector that is not installed.
@@ -104,7 +108,8 @@ def take_vad(ctx: click.Context, values: dict[str, Any]) -> Vad | None:
     fields: dict[str, Any] = {
         FIELDS[key][name]: int(v) if key == "vad_frame_ms" else v for key, v in given.items()
     }
-    return load_vad(name, WebRtcOptions(**fields) if name == "webrtc" else SileroOptions(**fields))
+    options = WebRtcOptions() if name == "webrtc" else silero or SileroOptions()
+    return load_vad(name, replace(options, **fields))
 
 
 __all__ = ["take_vad", "vad_options"]

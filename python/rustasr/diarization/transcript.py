@@ -29,8 +29,8 @@ from rustasr.diarization.pipeline import Diarization, DiarizationOptions, find_t
 from rustasr.diarization.turns import speakers_of
 from rustasr.diarization.words import interleaved, with_speakers
 from rustasr.errors import Cancelled, OptionError
-from rustasr.progress import Progress
-from rustasr.tokenizer import UNSPACED_LANGUAGES
+from rustasr.progress import part as part_of
+from rustasr.segments import joined
 from rustasr.types import Coverage, TranscriptionResult
 from rustasr.vad import SileroOptions, Span, arrange, load_vad
 
@@ -41,8 +41,8 @@ if TYPE_CHECKING:
     from rustasr.audio import AudioSource
     from rustasr.diarization.pipeline import EncoderSource
     from rustasr.model import AsrModel
-    from rustasr.progress import ProgressCallback
-    from rustasr.types import Segment, Turn
+    from rustasr.progress import Progress, ProgressCallback
+    from rustasr.types import Turn
     from rustasr.vad import Vad
 
 FINDING_SHARE = 0.25  # of the progress: finding the turns
@@ -95,7 +95,7 @@ def diarize(
     else:
         detector = _detector(vad) if isinstance(vad, str) else vad
         voices = encoder_loader(encoder) if encoder is None or isinstance(encoder, (str, Path)) else encoder
-        found = find_turns(source, detector, voices, options, progress=_step(report, 0, FINDING_SHARE))
+        found = find_turns(source, detector, voices, options, progress=part_of(report, 0.0, FINDING_SHARE))
     languages = _languages(speaker_languages or {}, found, options)
     parts = _parts(source, found, languages, alone=not has_word_times)
     work = _Work(model, source, found, began)
@@ -220,22 +220,12 @@ class _Side:
 # --- progress
 
 
-def _step(report: ProgressCallback, first: float, last: float) -> ProgressCallback:
-    """Progress of a step that is the part from `first` to `last` (0 to 1) of the work."""
-
-    def tell(progress: Progress) -> None:
-        total = progress.total_s or 0.0
-        report(replace(progress, done_s=first * total + (last - first) * progress.done_s))
-
-    return tell
-
-
 def _shared(report: ProgressCallback, parts: Sequence[_Part], first: float) -> Iterator[ProgressCallback]:
     """What each part reports to: its share of what is left after `first` is that of its speech."""
     total = sum(part.seconds for part in parts) or 1.0
     for part in parts:
         share = (1.0 - FINDING_SHARE if first else 1.0) * part.seconds / total
-        yield _step(report, first, min(1.0, first + share))
+        yield part_of(report, first, min(1.0, first + share))
         first += share
 
 
@@ -271,7 +261,7 @@ class _Work:
         else:
             segments = tuple(interleaved(segment for result in results for segment in result.segments))
             whole = TranscriptionResult(
-                text=_text(segments, self._language),
+                text=joined(segments, self._language),
                 segments=segments,
                 language=self._language,
                 duration=max((result.duration for result in results), default=self._source.duration or 0.0),
@@ -304,11 +294,6 @@ class _Work:
             for warning in result.warnings:
                 if warning not in common:
                     yield f"{', '.join(part.speakers)}: {warning}"
-
-
-def _text(segments: Iterable[Segment], language: str) -> str:
-    pieces = (segment.text.strip() for segment in segments)
-    return ("" if language in UNSPACED_LANGUAGES else " ").join(piece for piece in pieces if piece)
 
 
 def _summed(coverages: Sequence[Coverage | None]) -> Coverage | None:
