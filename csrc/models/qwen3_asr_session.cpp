@@ -51,7 +51,7 @@ struct DecoderPass {
     Graph graph;
     ggml_tensor* tokens = nullptr;    // I32 [T·W]
     Rotation rotation;                // of T·W tokens
-    ggml_tensor* cells = nullptr;     // I64 [T·W]
+    ggml_tensor* cells = nullptr;     // I64 [T, 1, W]
     ggml_tensor* mask = nullptr;      // F16 [n_kv, T, 1, W], or null
     ggml_tensor* offsets = nullptr;   // I32 [W], or null
     ggml_tensor* audio = nullptr;     // [d_text, n_audio], or null
@@ -135,9 +135,8 @@ void Qwen3AsrSession::prepare_cache(int n_windows, int n_cells) {
         reading_pass_ = {};
         held_.clear();
         cache_.reset();
-        cache_ = std::make_unique<KvCache>(backend_, config_.n_text_layer,
-                                           config_.text.n_kv_head * config_.text.d_head, n_cells, n_windows,
-                                           types_.cache);
+        cache_ = std::make_unique<KvCache>(backend_, config_.n_text_layer, config_.text.d_head,
+                                           config_.text.n_kv_head, n_cells, n_windows, types_.cache);
     }
     cache_->use(n_windows);
     held_.resize(static_cast<size_t>(n_windows));
@@ -162,7 +161,7 @@ std::unique_ptr<DecoderPass> Qwen3AsrSession::build_decoder(const DecoderShape& 
 
     pass->tokens = graph.input(GGML_TYPE_I32, {rows});
     pass->rotation = Rotation(graph, config_.text, rows);
-    pass->cells = graph.input(GGML_TYPE_I64, {rows});
+    pass->cells = graph.input(GGML_TYPE_I64, {s.n_tokens, 1, s.n_windows});
     if (s.masked) {
         pass->mask = graph.input(GGML_TYPE_F16, {s.n_kv, s.n_tokens, 1, s.n_windows});
     } else {

@@ -74,7 +74,7 @@ struct DecoderPass {
     Graph graph;
     ggml_tensor* tokens = nullptr;     // I32 [T·W]
     ggml_tensor* positions = nullptr;  // I32 [T·W]
-    ggml_tensor* cells = nullptr;      // I64 [T·W]
+    ggml_tensor* cells = nullptr;      // I64 [T, 1, W]
     ggml_tensor* mask = nullptr;       // F16 [n_kv, T, 1, W]
     ggml_tensor* lengths = nullptr;    // I32 [W]
     ggml_tensor* rows = nullptr;       // I32 [n_out·W], null when every row counts
@@ -237,8 +237,9 @@ KvCache& WhisperSession::cache_for(int n_windows, int n_cells) {
         decoder_passes_.clear();
         if (cache_) n_windows = std::max(n_windows, cache_->n_windows());
         cache_.reset();
-        cache_ = std::make_unique<KvCache>(backend_, config_.n_text_layer, config_.n_text_state, n_cells,
-                                           n_windows, types_.cache);
+        cache_ = std::make_unique<KvCache>(backend_, config_.n_text_layer,
+                                           config_.n_text_state / config_.n_text_head, config_.n_text_head,
+                                           n_cells, n_windows, types_.cache);
     }
     return *cache_;
 }
@@ -252,7 +253,7 @@ std::unique_ptr<DecoderPass> WhisperSession::build_decoder(const DecoderShape& s
     const int64_t n_rows = int64_t{s.n_tokens} * s.n_windows;
     pass->tokens = graph.input(GGML_TYPE_I32, {n_rows});
     pass->positions = graph.input(GGML_TYPE_I32, {n_rows});
-    pass->cells = graph.input(GGML_TYPE_I64, {n_rows});
+    pass->cells = graph.input(GGML_TYPE_I64, {s.n_tokens, 1, s.n_windows});
     pass->mask = graph.input(GGML_TYPE_F16, {s.n_kv, s.n_tokens, 1, s.n_windows});
     pass->lengths = graph.input(GGML_TYPE_I32, {s.n_windows});
     const DecoderContext context{s.n_tokens,  s.n_windows, s.n_kv,       cache_.get(),

@@ -24,14 +24,14 @@ void KvCache::Path::append(int cell) {
     }
 }
 
-KvCache::KvCache(const Backend& backend, int n_layer, int64_t d, int n_cells, int n_windows, ggml_type type)
+KvCache::KvCache(const Backend& backend, int n_layer, int64_t d_head, int64_t n_head, int n_cells,
+                 int n_windows, ggml_type type)
     : n_cells_(rounded_up(n_cells)), n_windows_(n_windows), type_(type) {
     context_.reset(
         ggml_init({(2 * static_cast<size_t>(n_layer) + 1) * ggml_tensor_overhead(), nullptr, true}));
     for (int layer = 0; layer < n_layer; ++layer) {
-        const int64_t rows = static_cast<int64_t>(n_cells_) * n_windows;
-        keys_.push_back(ggml_new_tensor_2d(context_.get(), type, d, rows));
-        values_.push_back(ggml_new_tensor_2d(context_.get(), type, d, rows));
+        for (auto* tensors : {&keys_, &values_})
+            tensors->push_back(ggml_new_tensor_4d(context_.get(), type, d_head, n_cells_, n_head, n_windows));
     }
     buffer_ = backend.allocate(context_.get(), "the decoder's cache");
     if (ggml_backend_buffer_is_host(buffer_.get())) {  // every step reads all of it
@@ -49,10 +49,9 @@ void KvCache::clear_cells() {
     if (needed <= n_cleared_) return;
     for (const auto* tensors : {&keys_, &values_}) {
         for (ggml_tensor* tensor : *tensors) {
-            const size_t cell = tensor->nb[1];
-            for (int w = 0; w < n_windows_; ++w) {
-                const size_t first = static_cast<size_t>(w) * static_cast<size_t>(n_cells_);
-                ggml_backend_tensor_memset(tensor, 0, cell * (first + static_cast<size_t>(n_cleared_)),
+            const size_t cell = tensor->nb[1], head = tensor->nb[2];
+            for (size_t i = 0; i < static_cast<size_t>(tensor->ne[2] * tensor->ne[3]); ++i) {
+                ggml_backend_tensor_memset(tensor, 0, head * i + cell * static_cast<size_t>(n_cleared_),
                                            cell * static_cast<size_t>(needed - n_cleared_));
             }
         }
@@ -61,20 +60,14 @@ void KvCache::clear_cells() {
 }
 
 KvCache::KvCache(const Backend& backend, const KvCache& from, int n_cells)
-    : KvCache(backend, static_cast<int>(from.keys_.size()), from.keys_[0]->ne[0], n_cells, from.n_windows_,
-              from.type_) {
+    : KvCache(backend, static_cast<int>(from.keys_.size()), from.keys_[0]->ne[0], from.keys_[0]->ne[2],
+              n_cells, from.n_windows_, from.type_) {
     GGML_ASSERT(n_cells_ >= from.n_cells_);
-    std::vector<char> cells;
     const auto copy = [&](const ggml_tensor* source, ggml_tensor* target) {
-        const size_t cell = source->nb[1];
-        for (int w = 0; w < n_windows_; ++w) {
-            cells.resize(cell * static_cast<size_t>(from.n_cleared_));
-            ggml_backend_tensor_get(source, cells.data(),
-                                    cell * static_cast<size_t>(w) * static_cast<size_t>(from.n_cells_),
-                                    cells.size());
-            ggml_backend_tensor_set(target, cells.data(),
-                                    cell * static_cast<size_t>(w) * static_cast<size_t>(n_cells_),
-                                    cells.size());
+        std::vector<char> cells(source->nb[1] * static_cast<size_t>(from.n_cleared_));
+        for (size_t i = 0; i < static_cast<size_t>(source->ne[2] * source->ne[3]); ++i) {
+            ggml_backend_tensor_get(source, cells.data(), source->nb[2] * i, cells.size());
+            ggml_backend_tensor_set(target, cells.data(), target->nb[2] * i, cells.size());
         }
     };
     for (size_t layer = 0; layer < keys_.size(); ++layer) {
@@ -84,6 +77,16 @@ KvCache::KvCache(const Backend& backend, const KvCache& from, int n_cells)
     n_cleared_ = from.n_cleared_;
     used_ = from.used_;
     hypotheses_ = from.hypotheses_;
+}
+
+ggml_tensor* KvCache::store(Graph& graph, ggml_tensor* cache, ggml_tensor* rows, ggml_tensor* cells,
+                            int first, int64_t n_kv) {
+    const auto windows = [&](ggml_tensor* all, int64_t n_cells, size_t offset) {
+        return ggml_view_4d(graph.ctx(), all, all->ne[0], n_cells, all->ne[2], rows->ne[3], all->nb[1],
+                            all->nb[2], all->nb[3], offset);
+    };
+    ggml_tensor* mine = windows(cache, cache->ne[1], cache->nb[3] * static_cast<size_t>(first));
+    return windows(ggml_set_rows(graph.ctx(), mine, rows, cells), n_kv, 0);
 }
 
 void KvCache::use(int n_windows) {
@@ -118,7 +121,7 @@ void KvCache::read(int first, const std::vector<int>& counts, int n_rows) {
         const Path begun = hypotheses_[w][0];
         for (int row = 0; row < n_rows; ++row) {
             const int cell = std::min(used_[w] + row, n_cells_ - 1);
-            cells_.push_back(static_cast<int64_t>(w) * n_cells_ + cell);
+            cells_.push_back(cell);
             visible_.push_back(row == 0 ? begun : visible_.back());
             visible_.back().append(cell);
         }
@@ -137,7 +140,7 @@ void KvCache::branch(const std::vector<std::vector<Branch>>& branches, int n_row
         std::vector<Path> next;
         for (int row = 0; row < n_rows; ++row) {
             const int cell = std::min(used_[w] + row, n_cells_ - 1);
-            cells_.push_back(static_cast<int64_t>(w) * n_cells_ + cell);
+            cells_.push_back(cell);
             visible_.emplace_back();
             if (row >= static_cast<int>(branches[w].size())) continue;
             const auto parent = static_cast<size_t>(branches[w][static_cast<size_t>(row)].parent);

@@ -16,17 +16,24 @@ namespace rustasr {
 
 class KvCache {
    public:
-    /// Tensors for n_layer layers of [d, n_cells · n_windows] on the backend's device. Throws DeviceError.
-    KvCache(const Backend& backend, int n_layer, int64_t d, int n_cells, int n_windows, ggml_type type);
+    /// Tensors for n_layer layers on the backend's device. Throws DeviceError.
+    KvCache(const Backend& backend, int n_layer, int64_t d_head, int64_t n_head, int n_cells, int n_windows,
+            ggml_type type);
     /// The same contents with room for n_cells (more than before) in each window.
     KvCache(const Backend& backend, const KvCache& from, int n_cells);
 
     int n_cells() const { return n_cells_; }
     int n_windows() const { return n_windows_; }
     ggml_type type() const { return type_; }
-    /// [d, n_cells · n_windows]
+    /// [d_head, n_cells, n_head, n_windows]: attention reads what a head has as one stream.
     ggml_tensor* keys(int layer) const { return keys_[static_cast<size_t>(layer)]; }
     ggml_tensor* values(int layer) const { return values_[static_cast<size_t>(layer)]; }
+
+    /// In a graph: puts `rows` [d_head, n_tokens, n_head, batch] into the cells [n_tokens, 1, batch] of
+    /// windows from `first` on of keys() or values(). The result is the first n_kv cells of these windows
+    /// [d_head, n_kv, n_head, batch], for attention, so that the write comes before it.
+    static ggml_tensor* store(Graph& graph, ggml_tensor* cache, ggml_tensor* rows, ggml_tensor* cells,
+                              int first, int64_t n_kv);
 
     /// The first n windows are in use; those that were keep what they hold, new ones hold nothing.
     void use(int n_windows);
@@ -49,7 +56,7 @@ class KvCache {
 
     /// Cells that any row sees, rounded up so that few different graphs are needed.
     int n_kv() const;
-    /// Rows of keys() and values(), [n_rows · windows].
+    /// Of each row the cell of its window, [n_rows, windows].
     const std::vector<int64_t>& cells() const { return cells_; }
     /// [n_kv, n_rows, 1, windows]: 0 where a row sees a cell, -inf elsewhere.
     std::vector<ggml_fp16_t> mask() const;

@@ -55,24 +55,13 @@ CrossDecoderBlock::CrossDecoderBlock(Weights weights, int64_t d, int64_t n_head)
 
 ggml_tensor* CrossDecoderBlock::self_attention(Graph& graph, ggml_tensor* x, const DecoderContext& c,
                                                int layer) const {
-    ggml_context* ctx = graph.ctx();
-    const int64_t rows = c.n_tokens * c.batch;
-    ggml_tensor* qkv = qkv_(graph, attn_ln_(graph, x));  // [3d, rows]
+    ggml_tensor* qkv = qkv_(graph, attn_ln_(graph, x));  // [3d, n_tokens·B]
     const auto part = [&](int64_t index) {
-        return ggml_view_2d(ctx, qkv, d_, rows, qkv->nb[1], static_cast<size_t>(index * d_) * sizeof(float));
+        return split_heads(graph, qkv, d_, n_head_, index, c.n_tokens, c.batch);
     };
-    // The written cache is what attention reads, so that the write comes first.
-    const auto store = [&](ggml_tensor* cache, int64_t index) {
-        ggml_tensor* all = ggml_set_rows(ctx, cache, part(index), c.cells);  // [d, n_cells·windows]
-        const size_t element = ggml_element_size(all);
-        return ggml_view_4d(ctx, all, d_ / n_head_, c.n_kv, n_head_, c.batch, all->nb[1],
-                            static_cast<size_t>(d_ / n_head_) * element,
-                            all->nb[1] * static_cast<size_t>(c.cache->n_cells()), 0);
-    };
-    ggml_tensor* keys = store(c.cache->keys(layer), 1);
-    ggml_tensor* values = store(c.cache->values(layer), 2);
-    return attention(graph, split_heads(graph, qkv, d_, n_head_, 0, c.n_tokens, c.batch), keys, values,
-                     c.mask);
+    ggml_tensor* keys = KvCache::store(graph, c.cache->keys(layer), part(1), c.cells, 0, c.n_kv);
+    ggml_tensor* values = KvCache::store(graph, c.cache->values(layer), part(2), c.cells, 0, c.n_kv);
+    return attention(graph, part(0), keys, values, c.mask);
 }
 
 ggml_tensor* CrossDecoderBlock::operator()(Graph& graph, ggml_tensor* x, const DecoderContext& c, int layer,
@@ -128,40 +117,39 @@ ggml_tensor* CausalBlock::attend(Graph& graph, ggml_tensor* x, const CausalConte
     ggml_context* ctx = graph.ctx();
     const int64_t rows = c.n_tokens * c.batch, d_head = dims_.d_head, n_head = dims_.n_head,
                   n_kv_head = dims_.n_kv_head;
-    ggml_tensor* qkv = qkv_(graph, attn_norm_(graph, x));  // [(H + 2·Hkv)·D, rows]
-    const auto offset = [&](int64_t head) { return static_cast<size_t>(head * d_head) * sizeof(float); };
-    const auto heads = [&](ggml_tensor* from, int64_t first, int64_t n) {  // [D, n, rows]
-        return ggml_view_3d(ctx, from, d_head, n, rows, offset(1), from->nb[1], offset(first));
+    ggml_tensor* qkv = ggml_reshape_3d(ctx, qkv_(graph, attn_norm_(graph, x)), d_head, n_head + 2 * n_kv_head,
+                                       rows);           // [D, H + 2·Hkv, rows]
+    const auto heads = [&](int64_t first, int64_t n) {  // [D, n, rows]
+        return ggml_view_3d(ctx, qkv, d_head, n, rows, qkv->nb[1], qkv->nb[2],
+                            qkv->nb[1] * static_cast<size_t>(first));
+    };
+    const auto by_head = [&](ggml_tensor* from, int64_t first, int64_t n) {  // → [D, T, n, B]
+        return ggml_view_4d(ctx, from, d_head, c.n_tokens, n, c.batch, from->nb[2], from->nb[1],
+                            from->nb[2] * static_cast<size_t>(c.n_tokens),
+                            from->nb[1] * static_cast<size_t>(first));
     };
     ggml_tensor *q, *k;
     if (ggml_tensor* turns = c.rotation.turns()) {
         ggml_tensor* both =
-            kernels::rms_norm_rotate(ctx, heads(qkv, 0, n_head + n_kv_head),
-                                     {q_norm_.weight(), k_norm_.weight()}, n_head, dims_.norm_eps, turns);
-        q = ggml_view_3d(ctx, both, d_head, n_head, rows, both->nb[1], both->nb[2], 0);
-        k = ggml_view_2d(ctx, both, d_head * n_kv_head, rows, both->nb[2], offset(n_head));
+            kernels::rms_norm_rotate(ctx, heads(0, n_head + n_kv_head), {q_norm_.weight(), k_norm_.weight()},
+                                     n_head, dims_.norm_eps, turns);
+        q = by_head(both, 0, n_head);
+        k = by_head(both, n_head, n_kv_head);
     } else {
         const auto rotated = [&](const RmsNorm& norm, int64_t first, int64_t n) {
-            return ggml_rope_ext_inplace(ctx, norm(graph, heads(qkv, first, n)), c.rotation.places(), nullptr,
-                                         static_cast<int>(d_head), GGML_ROPE_TYPE_NEOX, 0, dims_.rope_base, 1,
-                                         0, 1, 0, 0);
+            return by_head(ggml_rope_ext_inplace(ctx, norm(graph, heads(first, n)), c.rotation.places(),
+                                                 nullptr, static_cast<int>(d_head), GGML_ROPE_TYPE_NEOX, 0,
+                                                 dims_.rope_base, 1, 0, 1, 0, 0),
+                           0, n);
         };
         q = rotated(q_norm_, 0, n_head);
-        k = ggml_reshape_2d(ctx, rotated(k_norm_, n_head, n_kv_head), d_head * n_kv_head, rows);
+        k = rotated(k_norm_, n_head, n_kv_head);
     }
-    // The written cache is what attention reads, so that the write comes first.
-    const auto store = [&](ggml_tensor* cache, ggml_tensor* values) {   // [D, n_kv, Hkv, B]
-        ggml_tensor* all = ggml_set_rows(ctx, cache, values, c.cells);  // [D·Hkv, n_cells·windows]
-        const size_t window = all->nb[1] * static_cast<size_t>(c.cache->n_cells());
-        return ggml_view_4d(ctx, all, d_head, c.n_kv, n_kv_head, c.batch, all->nb[1],
-                            static_cast<size_t>(d_head) * ggml_element_size(all), window,
-                            window * static_cast<size_t>(c.first));
+    const auto store = [&](ggml_tensor* cache, ggml_tensor* rows_of_heads) {
+        return KvCache::store(graph, cache, rows_of_heads, c.cells, c.first, c.n_kv);
     };
     ggml_tensor* keys = store(c.cache->keys(layer), k);
-    ggml_tensor* values = store(c.cache->values(layer), ggml_view_2d(ctx, qkv, d_head * n_kv_head, rows,
-                                                                     qkv->nb[1], offset(n_head + n_kv_head)));
-    q = ggml_view_4d(ctx, q, d_head, c.n_tokens, n_head, c.batch, q->nb[2], q->nb[1],
-                     q->nb[2] * static_cast<size_t>(c.n_tokens), 0);
+    ggml_tensor* values = store(c.cache->values(layer), by_head(qkv, n_head + n_kv_head, n_kv_head));
     ggml_tensor* y = c.mask ? attention(graph, q, keys, values, c.mask)
                             : causal_attention(graph, q, keys, values, c.offsets);
     return out_(graph, y, Activation::None, x);

@@ -47,7 +47,7 @@ struct DecoderContext {
     int64_t batch;     // sequences
     int64_t n_kv;      // cells of the cache that are looked at
     KvCache* cache;
-    ggml_tensor* cells;    // I64 [n_tokens · batch]: where the new keys and values go
+    ggml_tensor* cells;    // I64 [n_tokens, 1, batch]: where the new keys and values go
     ggml_tensor* mask;     // F16 [n_kv, n_tokens, 1, batch]
     ggml_tensor* lengths;  // I32 [batch] of audio positions to look at (0: the sequence is done)
 };
@@ -104,7 +104,7 @@ struct CausalContext {
     int64_t n_kv;      // cells of the cache that are looked at
     int first;
     KvCache* cache;
-    ggml_tensor* cells;    // I64 [n_tokens · batch]: where the new keys and values go
+    ggml_tensor* cells;    // I64 [n_tokens, 1, batch]: where the new keys and values go
     Rotation rotation;     // by the place of each token in its sequence
     ggml_tensor* mask;     // F16 [n_kv, n_tokens, 1, batch], or null: causal, with
     ggml_tensor* offsets;  // I32 [batch]: cells before each sequence's first new token
