@@ -92,6 +92,7 @@ void run_convolution(ggml_tensor* dst, int ith, int nth, void* userdata) {
     const ggml_tensor *xq = dst->src[1], *bias = dst->src[2];
     const int64_t taps = dst->op_params[kParamTaps], channels = xq->ne[0] / (kQ8Block + 8) * kQ8Block;
     Q8Product p = {};
+    p.roundings = 1;
     p.weights = static_cast<const uint8_t*>(dst->src[0]->data);
     p.k = taps * taps * channels;
     p.n = dst->ne[0];

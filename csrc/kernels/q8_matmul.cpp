@@ -99,11 +99,12 @@ void unpack_row(const uint8_t* packed, int64_t k, int64_t row, uint8_t flip, flo
 
 // ---- the operations, as ggml's pool calls them
 // ----------------------------------------------------------------- The form travels as userdata (a static
-// object); the rest follows from the tensors and two integers kept behind ggml's own parameters of a custom
+// object); the rest follows from the tensors and a few integers kept behind ggml's own parameters of a custom
 // operation (three words, so index 8 of 16 is free).
 
 constexpr int kParamActivation = 8, kParamFlags = 9, kParamScale = 10;  // q8_linear
 constexpr int kParamStride = 8, kParamPadding = 9;  // q8_quantize_frames; 0 in q8_quantize
+constexpr int kParamRoundings = 11;                 // both
 constexpr int kParamRows = 8;                       // q8_get_rows
 constexpr int32_t kHasBias = 1, kHasResidual = 2;
 
@@ -112,11 +113,12 @@ const Q8Form& form_of(const void* userdata) { return *static_cast<const Q8Form*>
 // The rows of x as q8_quantize (stride 0) or q8_quantize_frames see them.
 struct Rows {
     const ggml_tensor* x;
-    int64_t k, stride, padding, per_batch;
+    int64_t roundings, k, stride, padding, per_batch;
 
     explicit Rows(const ggml_tensor* dst)
         : x(dst->src[0]),
-          k(dst->ne[0] / (kQ8Block + 8) * kQ8Block),
+          roundings(dst->op_params[kParamRoundings]),
+          k(dst->ne[0] / (kQ8Block + 8) * kQ8Block / roundings),
           stride(dst->op_params[kParamStride]),
           padding(dst->op_params[kParamPadding]),
           per_batch(dst->ne[1]) {}
@@ -136,14 +138,30 @@ struct Rows {
     int64_t limit() const { return stride == 0 ? INT64_MAX : x->ne[0] * x->ne[1]; }
 };
 
+// Quantises what a first rounding of the blocks [begin, end) of x has left of them, to blocks further on.
+void quantize_rest(const Q8Form& form, const float* x, int64_t k, int64_t begin, int64_t end, uint8_t* out) {
+    const int64_t n_blocks = k / kQ8Block;
+    for (int64_t b = begin; b < end; ++b, x += kQ8Block) {
+        float scale, rest[kQ8Block];
+        std::memcpy(&scale, out + 2 * k + 4 * b, 4);
+        for (int64_t i = 0; i < kQ8Block; ++i) {
+            rest[i] = x[i] - scale * static_cast<float>(static_cast<int8_t>(out[b * kQ8Block + i]));
+        }
+        form.quantize(rest, 2 * k, n_blocks + b, n_blocks + b + 1, out);
+    }
+}
+
 // Blocks [begin, end) of a row, of which some may lie outside the values of its batch.
 void quantize_blocks(const Q8Form& form, const Rows& rows, int64_t row, int64_t begin, int64_t end,
                      uint8_t* out) {
     const float* batch = rows.batch(row);
     const int64_t offset = rows.offset(row), limit = rows.limit();
     const int64_t from = offset + begin * kQ8Block, to = offset + end * kQ8Block;
-    if (rows.stride == 0 || (from >= 0 && to <= limit))
-        return form.quantize(batch + from, rows.k, begin, end, out);
+    if (rows.stride == 0 || (from >= 0 && to <= limit)) {
+        form.quantize(batch + from, rows.roundings * rows.k, begin, end, out);
+        if (rows.roundings == 2) quantize_rest(form, batch + from, rows.k, begin, end, out);
+        return;
+    }
     for (int64_t b = begin; b < end; ++b) {
         float block[kQ8Block];
         for (int64_t i = 0; i < kQ8Block; ++i) {
@@ -204,8 +222,9 @@ void run_linear(ggml_tensor* dst, int ith, int nth, void* userdata) {
     Q8Product p = {};
     p.weights = static_cast<const uint8_t*>(dst->src[0]->data);
     p.x = static_cast<const uint8_t*>(xq->data);
+    p.roundings = dst->op_params[kParamRoundings];
     p.x_row_nbytes = xq->ne[0];
-    p.k = p.x_row_nbytes / (kQ8Block + 8) * kQ8Block;
+    p.k = p.x_row_nbytes / (kQ8Block + 8) * kQ8Block / p.roundings;
     p.n = dst->ne[0];
     p.y = static_cast<float*>(dst->data);
     p.bias = bias ? static_cast<const float*>(bias->data) : nullptr;
@@ -283,7 +302,9 @@ bool q8_supported(int64_t k, int64_t n) {
 
 size_t q8_packed_nbytes(int64_t k, int64_t n) { return static_cast<size_t>(n_tiles(n) * q8_tile_nbytes(k)); }
 
-size_t q8_quantized_row_nbytes(int64_t k) { return static_cast<size_t>(k + k / kQ8Block * 8); }
+size_t q8_quantized_row_nbytes(int64_t k, Rounding rounding) {
+    return static_cast<size_t>(static_cast<int64_t>(rounding) * (k + k / kQ8Block * 8));
+}
 
 void q8_pack(const void* q8_0_rows, int64_t k, int64_t n, void* packed, int64_t row_begin, int64_t row_end) {
     const Q8Form& form = required_form();
@@ -301,19 +322,21 @@ void q8_pack(const void* q8_0_rows, int64_t k, int64_t n, void* packed, int64_t 
 
 namespace {
 
-ggml_tensor* quantize_op(ggml_context* ctx, ggml_tensor* x, int64_t k, int64_t rows) {
+ggml_tensor* quantize_op(ggml_context* ctx, ggml_tensor* x, int64_t k, int64_t rows, Rounding rounding) {
     const Q8Form& form = required_form();
     require(x->type == GGML_TYPE_F32 && x->nb[0] == sizeof(float) && k % kQ8Block == 0,
             "q8_quantize: x must be F32 with adjacent elements in a row and rows of a multiple of 32");
-    const int64_t row_nbytes = static_cast<int64_t>(q8_quantized_row_nbytes(k));
-    return ggml_custom_4d(ctx, GGML_TYPE_I8, row_nbytes, rows, x->ne[2], x->ne[3], &x, 1, run_quantize,
-                          GGML_N_TASKS_MAX, as_userdata(form));
+    const int64_t row_nbytes = static_cast<int64_t>(q8_quantized_row_nbytes(k, rounding));
+    ggml_tensor* xq = ggml_custom_4d(ctx, GGML_TYPE_I8, row_nbytes, rows, x->ne[2], x->ne[3], &x, 1,
+                                     run_quantize, GGML_N_TASKS_MAX, as_userdata(form));
+    xq->op_params[kParamRoundings] = static_cast<int32_t>(rounding);
+    return xq;
 }
 
 }  // namespace
 
-ggml_tensor* q8_quantize(ggml_context* ctx, ggml_tensor* x) {
-    ggml_tensor* xq = quantize_op(ctx, x, x->ne[0], x->ne[1]);
+ggml_tensor* q8_quantize(ggml_context* ctx, ggml_tensor* x, Rounding rounding) {
+    ggml_tensor* xq = quantize_op(ctx, x, x->ne[0], x->ne[1], rounding);
     xq->op_params[kParamStride] = 0;
     xq->op_params[kParamPadding] = 0;
     return xq;
@@ -325,7 +348,7 @@ ggml_tensor* q8_quantize_frames(ggml_context* ctx, ggml_tensor* x, int64_t taps,
             "q8_quantize_frames: taps and stride must be positive, and taps at most the padded length");
     require(x->nb[1] == x->ne[0] * sizeof(float), "q8_quantize_frames: the frames of x must be adjacent");
     const int64_t rows = (x->ne[1] + 2 * padding - taps) / stride + 1;
-    ggml_tensor* xq = quantize_op(ctx, x, x->ne[0] * taps, rows);
+    ggml_tensor* xq = quantize_op(ctx, x, x->ne[0] * taps, rows, Rounding::Once);
     xq->op_params[kParamStride] = static_cast<int32_t>(stride);
     xq->op_params[kParamPadding] = static_cast<int32_t>(padding);
     return xq;
@@ -336,9 +359,11 @@ ggml_tensor* q8_linear(ggml_context* ctx, ggml_tensor* packed_w, int64_t k, int6
     const Q8Form& form = required_form();
     require(residual != nullptr || scale == 1.0f, "q8_linear: a scale other than 1 needs a residual");
     check_packed(packed_w, k, n);
-    require(xq->type == GGML_TYPE_I8 && ggml_is_contiguous(xq) &&
-                xq->ne[0] == static_cast<int64_t>(q8_quantized_row_nbytes(k)),
-            "q8_linear: xq must come from q8_quantize of an x with the same k");
+    const int32_t roundings = xq->op_params[kParamRoundings];
+    require(
+        xq->op == GGML_OP_CUSTOM && xq->type == GGML_TYPE_I8 && ggml_is_contiguous(xq) &&
+            static_cast<size_t>(xq->ne[0]) == q8_quantized_row_nbytes(k, static_cast<Rounding>(roundings)),
+        "q8_linear: xq must come from q8_quantize of an x with the same k");
     ggml_tensor* args[4] = {packed_w, xq};
     int n_args = 2;
     int32_t flags = 0;
@@ -360,6 +385,7 @@ ggml_tensor* q8_linear(ggml_context* ctx, ggml_tensor* packed_w, int64_t k, int6
                                     run_linear, GGML_N_TASKS_MAX, as_userdata(form));
     y->op_params[kParamActivation] = static_cast<int32_t>(activation);
     y->op_params[kParamFlags] = flags;
+    y->op_params[kParamRoundings] = roundings;
     std::memcpy(&y->op_params[kParamScale], &scale, sizeof(scale));
     return y;
 }

@@ -6,8 +6,10 @@
 //
 // Arithmetic: weights keep the file's values exactly (32 int8 and one F16 scale per block; a scale of the
 // file is never changed). Activations are quantised as in Q8_0, one scale per 32 values, the scale kept in
-// F32. Every block of 32 is summed in integers, blocks are summed in F32 in ascending order, so a result
-// depends neither on the number of threads nor on the other rows of the batch.
+// F32; with Rounding::Twice what that leaves of a value is quantised once more, 15 bits in all, which doubles
+// the arithmetic and not what is read of W. Every block of 32 is summed in integers, blocks are summed in F32
+// in ascending order, so a result depends neither on the number of threads nor on the other rows of the
+// batch.
 //
 // The form of the kernel is chosen once per process from the processor's features; the environment variable
 // RUSTASR_KERNELS=portable|avx2|avxvnni|avx512vnni|neon|off forces one. "off" (q8_supported() is false,
@@ -44,11 +46,14 @@ inline void q8_pack(const void* q8_0_rows, int64_t k, int64_t n, void* packed) {
     q8_pack(q8_0_rows, k, n, packed, 0, n);
 }
 
+/// How often activations are rounded to 8 bits.
+enum class Rounding : int32_t { Once = 1, Twice = 2 };
+
 // x: F32 [k, M, B1, B2] with nb[0] == 4 and any other strides (rows may overlap). Result: I8
-// [q8_quantized_row_nbytes(k), M, B1, B2], to be given to any number of q8_linear of the same k. A block that
-// holds an infinity or a NaN makes the results of its row NaN.
-ggml_tensor* q8_quantize(ggml_context* ctx, ggml_tensor* x);
-size_t q8_quantized_row_nbytes(int64_t k);
+// [q8_quantized_row_nbytes(k, rounding), M, B1, B2], to be given to any number of q8_linear of the same k. A
+// block that holds an infinity or a NaN makes the results of its row NaN.
+ggml_tensor* q8_quantize(ggml_context* ctx, ggml_tensor* x, Rounding rounding = Rounding::Once);
+size_t q8_quantized_row_nbytes(int64_t k, Rounding rounding = Rounding::Once);
 
 // The same for the rows of a convolution along dimension 1, which overlap: row t of the result holds frames
 // t * stride - padding ... + taps - 1 of x, zeros where there is no such frame; k = taps * channels, tap by

@@ -9,6 +9,7 @@
 //
 // Quantised activations, one row: k int8 values, then nb F32 scales, then nb int32 corrections,
 //     correction = -128 * sum of the block's values: what the weights' + 128 adds to a dot product.
+// Rounded twice, a row is one of 2k values: what the first rounding left follows as blocks nb ... 2nb.
 #pragma once
 
 #include <cstddef>
@@ -32,6 +33,7 @@ struct Q8Product {
     const uint8_t* weights;
     const uint8_t* x;  // quantised rows, one after the other
     int64_t k, n;
+    int64_t roundings;  // of x: its rows are of roundings * k values
     int64_t x_row_nbytes;
     float* y;           // [n, rows]
     const float* bias;  // [n] or null

@@ -65,19 +65,21 @@ void product_tile(const Q8Product& p, int64_t tile, int64_t row) {
     constexpr int R = kQ8PackRows;
     const int64_t n_blocks = p.k / kQ8Block;
     const uint8_t* scales = p.weights + tile * q8_tile_nbytes(p.k);
-    const int8_t* w = reinterpret_cast<const int8_t*>(scales + q8_scales_nbytes(p.k));
+    const int8_t* values = reinterpret_cast<const int8_t*>(scales + q8_scales_nbytes(p.k));
     const uint8_t* x_row = p.x + row * p.x_row_nbytes;
     const int8_t* x = reinterpret_cast<const int8_t*>(x_row);
     float acc[R] = {};
-    for (int64_t b = 0; b < n_blocks; ++b, x += kQ8Block, w += kQ8Block * R) {
+    for (int64_t i = 0; i < p.roundings * n_blocks; ++i, x += kQ8Block) {
+        const int64_t b = i % n_blocks;
+        const int8_t* w = values + b * kQ8Block * R;
         int32_t sum[R] = {};
         for (int g = 0; g < 8; ++g) {
             for (int r = 0; r < R; ++r) {
-                for (int i = 0; i < 4; ++i) sum[r] += w[64 * g + 4 * r + i] * x[4 * g + i];
+                for (int j = 0; j < 4; ++j) sum[r] += w[64 * g + 4 * r + j] * x[4 * g + j];
             }
         }
         float x_scale;
-        std::memcpy(&x_scale, x_row + p.k + 4 * b, 4);
+        std::memcpy(&x_scale, x_row + p.roundings * p.k + 4 * i, 4);
         for (int r = 0; r < R; ++r) {
             uint16_t half;
             std::memcpy(&half, scales + 32 * b + 2 * r, 2);

@@ -169,8 +169,8 @@ void product_tile(const Q8Product& p, int64_t tile, int64_t row, bool fetch) {
     const uint8_t* weights = scales + q8_scales_nbytes(p.k);
     const int64_t stride = p.x_row_nbytes;
     const uint8_t* x = p.x + row * stride;
-    const uint8_t* x_scales = x + p.k;
-    const uint8_t* x_corrections = x_scales + n_blocks * 4;
+    const uint8_t* x_scales = x + p.roundings * p.k;
+    const uint8_t* x_corrections = x_scales + p.roundings * n_blocks * 4;
 
     F acc[ROWS][kVectors];
     RUSTASR_UNROLL
@@ -178,7 +178,12 @@ void product_tile(const Q8Product& p, int64_t tile, int64_t row, bool fetch) {
         RUSTASR_UNROLL
         for (int v = 0; v < kVectors; ++v) acc[m][v] = S::set1(0.0f);
     }
-    for (int64_t b = 0; b < n_blocks; ++b) {
+    for (int64_t i = 0, b = 0; i < p.roundings * n_blocks; ++i, ++b) {
+        if (b == n_blocks) {  // the same weights, now in the first-level cache, times what rounding left
+            b = 0;
+            weights = scales + q8_scales_nbytes(p.k);
+            fetch = false;
+        }
         if (fetch) {
             RUSTASR_UNROLL
             for (int t = 0; t < TILES; ++t) {
@@ -190,7 +195,7 @@ void product_tile(const Q8Product& p, int64_t tile, int64_t row, bool fetch) {
         I sum[ROWS][kVectors];
         RUSTASR_UNROLL
         for (int m = 0; m < ROWS; ++m) {
-            const I start = S::start(x_corrections + m * stride + 4 * b);
+            const I start = S::start(x_corrections + m * stride + 4 * i);
             RUSTASR_UNROLL
             for (int v = 0; v < kVectors; ++v) sum[m][v] = start;
         }
@@ -215,7 +220,7 @@ void product_tile(const Q8Product& p, int64_t tile, int64_t row, bool fetch) {
                 S::load_f16(scales + v / kPerTile * tile_nbytes + 32 * b + v % kPerTile * 2 * S::kLanes);
             RUSTASR_UNROLL
             for (int m = 0; m < ROWS; ++m) {
-                const F scale = S::mul(w_scale, S::load_broadcast(x_scales + m * stride + 4 * b));
+                const F scale = S::mul(w_scale, S::load_broadcast(x_scales + m * stride + 4 * i));
                 acc[m][v] = S::fma(S::to_float(sum[m][v]), scale, acc[m][v]);
             }
         }

@@ -28,8 +28,10 @@ ggml_tensor* pad_frames(Graph& graph, ggml_tensor* x, int before, int after) {
     return ggml_pad_ext(graph.ctx(), x, 0, 0, before, after, 0, 0, 0, 0);
 }
 
-Linear::Linear(Weights weights, int64_t k, int64_t n, bool with_bias)
-    : weight_(weights.matmul("weight", k, n)), bias_(with_bias ? weights.get_f32("bias", {n}) : nullptr) {}
+Linear::Linear(Weights weights, int64_t k, int64_t n, bool with_bias, Rounding rounding)
+    : weight_(weights.matmul("weight", k, n)),
+      bias_(with_bias ? weights.get_f32("bias", {n}) : nullptr),
+      rounding_(rounding) {}
 
 Linear Linear::tied(Weights weights, const std::string& name, int64_t k, int64_t n) {
     Linear linear;
@@ -41,7 +43,7 @@ ggml_tensor* Linear::operator()(Graph& graph, LinearInput& x, Activation activat
                                 float scale) const {
     ggml_context* ctx = graph.ctx();
     if (weight_.packed) {
-        if (!x.quantized) x.quantized = kernels::q8_quantize(ctx, x.plain);
+        if (!x.quantized) x.quantized = kernels::q8_quantize(ctx, x.plain, rounding_);
         return kernels::q8_linear(ctx, weight_.tensor, weight_.k, weight_.n, x.quantized, bias_, activation,
                                   residual, scale);
     }

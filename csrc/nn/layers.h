@@ -11,6 +11,7 @@
 namespace rustasr {
 
 using kernels::Activation;
+using kernels::Rounding;
 
 /// activation(x + bias); bias [n] or null. x is overwritten where that saves memory.
 ggml_tensor* activate(Graph& graph, ggml_tensor* x, ggml_tensor* bias, Activation activation);
@@ -24,11 +25,12 @@ struct LinearInput {
     ggml_tensor* quantized = nullptr;  // made by the first packed Linear that needs it
 };
 
-/// y [n, …] = scale · activation(W x + b) + residual; without a residual the scale is 1.
+/// y [n, …] = scale · activation(W x + b) + residual; without a residual the scale is 1. `rounding` is of x
+/// where our Q8_0 product applies; Linears that share a LinearInput have the same.
 class Linear {
    public:
     Linear() = default;
-    Linear(Weights weights, int64_t k, int64_t n, bool with_bias = true);
+    Linear(Weights weights, int64_t k, int64_t n, bool with_bias = true, Rounding rounding = Rounding::Once);
     /// A matrix that another module owns under `name` (tied embeddings): no bias.
     static Linear tied(Weights weights, const std::string& name, int64_t k, int64_t n);
 
@@ -48,6 +50,7 @@ class Linear {
    private:
     MatMulWeight weight_;
     ggml_tensor* bias_ = nullptr;  // [n]
+    Rounding rounding_ = Rounding::Once;
 };
 
 class LayerNorm {

@@ -12,8 +12,8 @@ AttentionTypes::AttentionTypes(ggml_type weights)
     : precision(ggml_is_quantized(weights) ? kernels::Precision::Mixed : kernels::Precision::F32),
       cache(weights == GGML_TYPE_F32 ? GGML_TYPE_F32 : GGML_TYPE_F16) {}
 
-Mlp::Mlp(Weights weights, int64_t d, int64_t d_hidden)
-    : up_(weights / 0, d, d_hidden), down_(weights / 2, d_hidden, d) {}
+Mlp::Mlp(Weights weights, int64_t d, int64_t d_hidden, Rounding rounding)
+    : up_(weights / 0, d, d_hidden, true, rounding), down_(weights / 2, d_hidden, d, true, rounding) {}
 
 ggml_tensor* Mlp::operator()(Graph& graph, ggml_tensor* normed, ggml_tensor* residual) const {
     return down_(graph, up_(graph, normed, Activation::Gelu), Activation::None, residual);
@@ -40,18 +40,24 @@ ggml_tensor* EncoderBlock::operator()(Graph& graph, ggml_tensor* x, int64_t n_fr
     return mlp_(graph, mlp_ln_(graph, x), x);
 }
 
+// A step waits for its weights, not for the products. Over 86 clips, Whisper tiny.en in Q8_0, the segments'
+// mean log probabilities are 3.7e-3 (root mean square) from those of F32 weights with this, 4.3e-3
+// without; 2.9e-3 is the weights' own part. The logits' input too would give 3.1e-3 and take a tenth of the
+// model's time.
+constexpr Rounding kDecoder = Rounding::Twice;
+
 CrossDecoderBlock::CrossDecoderBlock(Weights weights, int64_t d, int64_t n_head)
     : d_(d),
       n_head_(n_head),
       attn_ln_(weights / "attn_ln", d),
       cross_attn_ln_(weights / "cross_attn_ln", d),
       mlp_ln_(weights / "mlp_ln", d),
-      qkv_(weights / "attn" / "qkv", d, 3 * d),
-      out_(weights / "attn" / "out", d, d),
-      cross_query_(weights / "cross_attn" / "query", d, d),
-      cross_kv_(weights / "cross_attn" / "kv", d, 2 * d),
-      cross_out_(weights / "cross_attn" / "out", d, d),
-      mlp_(weights / "mlp", d, 4 * d) {}
+      qkv_(weights / "attn" / "qkv", d, 3 * d, true, kDecoder),
+      out_(weights / "attn" / "out", d, d, true, kDecoder),
+      cross_query_(weights / "cross_attn" / "query", d, d, true, kDecoder),
+      cross_kv_(weights / "cross_attn" / "kv", d, 2 * d, true, kDecoder),
+      cross_out_(weights / "cross_attn" / "out", d, d, true, kDecoder),
+      mlp_(weights / "mlp", d, 4 * d, kDecoder) {}
 
 ggml_tensor* CrossDecoderBlock::self_attention(Graph& graph, ggml_tensor* x, const DecoderContext& c,
                                                int layer) const {

@@ -19,7 +19,7 @@ struct AttentionTypes {
 /// Two Linears with a GELU between them, and the residual.
 class Mlp {
    public:
-    Mlp(Weights weights, int64_t d, int64_t d_hidden);
+    Mlp(Weights weights, int64_t d, int64_t d_hidden, Rounding rounding = Rounding::Once);
     ggml_tensor* operator()(Graph& graph, ggml_tensor* normed, ggml_tensor* residual) const;
 
    private:

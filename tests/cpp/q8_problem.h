@@ -110,6 +110,7 @@ struct Problem {
     std::vector<float> bias, residual;  // empty: none
     float scale = 1;                    // with a residual
     Activation activation = Activation::None;
+    Rounding rounding = Rounding::Once;
 
     int64_t n_rows() const {
         int64_t total = 1;
@@ -143,8 +144,9 @@ std::vector<float> solve(const Problem& p, const Q8Form* form, int threads = 2) 
     ggml_backend_tensor_set(x, p.x.data(), 0, ggml_nbytes(x));
     if (bias) ggml_backend_tensor_set(bias, p.bias.data(), 0, ggml_nbytes(bias));
     if (residual) ggml_backend_tensor_set(residual, p.residual.data(), 0, ggml_nbytes(residual));
-    return g.compute(
-        q8_linear(g.ctx, w, p.k, p.n, q8_quantize(g.ctx, x), bias, p.activation, residual, p.scale), threads);
+    return g.compute(q8_linear(g.ctx, w, p.k, p.n, q8_quantize(g.ctx, x, p.rounding), bias, p.activation,
+                               residual, p.scale),
+                     threads);
 }
 
 double exact_activation(double z, Activation activation) {
@@ -161,30 +163,43 @@ double exact_activation(double z, Activation activation) {
     return z;
 }
 
+// A row of x as its rounding leaves it.
+std::vector<double> rounded(const float* x, int64_t k, Rounding rounding) {
+    std::vector<float> rest(x, x + k);
+    std::vector<double> values(static_cast<size_t>(k), 0.0);
+    std::vector<uint8_t> xq(q8_quantized_row_nbytes(k));
+    for (int time = 0; time < static_cast<int>(rounding); ++time) {
+        kQ8Portable.quantize(rest.data(), k, 0, k / 32, xq.data());
+        for (size_t i = 0; i < rest.size(); ++i) {
+            float scale;
+            std::memcpy(&scale, xq.data() + k + 4 * (i / 32), 4);
+            const auto q = static_cast<float>(static_cast<int8_t>(xq[i]));
+            values[i] += static_cast<double>(scale) * q;
+            rest[i] -= scale * q;
+        }
+    }
+    return values;
+}
+
 // The result in doubles from the quantised values, and for each the tolerance: 1e-5 of the sum of the blocks'
 // magnitudes (and of what is added to them), which is what a sum in F32 can promise.
 void exact(const Problem& p, std::vector<double>& y, std::vector<double>& tolerance) {
-    const int64_t nb = p.k / 32, row_nbytes = static_cast<int64_t>(q8_quantized_row_nbytes(p.k));
-    std::vector<uint8_t> xq(static_cast<size_t>(row_nbytes));
+    const int64_t nb = p.k / 32;
     y.assign(static_cast<size_t>(p.n * p.n_rows()), 0.0);
     tolerance = y;
     for (int64_t m = 0; m < p.n_rows(); ++m) {
-        kQ8Portable.quantize(p.x.data() + m * p.k, p.k, 0, nb, xq.data());
+        const std::vector<double> x = rounded(p.x.data() + m * p.k, p.k, p.rounding);
         for (int64_t r = 0; r < p.n; ++r) {
             double sum = 0.0, magnitude = 0.0;
             for (int64_t b = 0; b < nb; ++b) {
                 const uint8_t* block = p.weights.data() + (r * nb + b) * 34;
                 ggml_fp16_t half;
-                float x_scale;
                 std::memcpy(&half, block, 2);
-                std::memcpy(&x_scale, xq.data() + p.k + 4 * b, 4);
-                int64_t dot = 0;
+                double dot = 0.0;
                 for (int i = 0; i < 32; ++i) {
-                    dot += static_cast<int8_t>(block[2 + i]) *
-                           static_cast<int8_t>(xq[static_cast<size_t>(32 * b + i)]);
+                    dot += static_cast<int8_t>(block[2 + i]) * x[static_cast<size_t>(32 * b + i)];
                 }
-                const double term =
-                    static_cast<double>(ggml_fp16_to_fp32(half)) * x_scale * static_cast<double>(dot);
+                const double term = static_cast<double>(ggml_fp16_to_fp32(half)) * dot;
                 sum += term;
                 magnitude += std::fabs(term);
             }

@@ -40,6 +40,37 @@ TEST_CASE("q8: every form is within 1e-5 of exact arithmetic on the quantised va
     }
 }
 
+TEST_CASE("q8: activations rounded twice, in every form: exact on the rounded values, and 15 bits of x") {
+    const int64_t shapes[][3] = {{32, 16, 1}, {64, 33, 2},    {96, 81, 7},   {384, 1152, 1},
+                                 {384, 7, 5}, {1280, 200, 3}, {1536, 40, 13}};
+    unsigned seed = 900;
+    for (const Q8Form* form : forms()) {
+        for (const auto& s : shapes) {
+            Problem p = make_problem(s[0], s[1], {s[2]}, ++seed);
+            p.rounding = Rounding::Twice;
+            check_problem(p, form);
+            for (int64_t m = 0; m < s[2]; ++m) {
+                const std::vector<double> kept = rounded(p.x.data() + m * p.k, p.k, p.rounding);
+                for (size_t i = 0; i < kept.size(); ++i) {
+                    CHECK_NEAR(kept[i], p.x[static_cast<size_t>(m * p.k) + i], 4.5 / (2 * 127 * 2 * 127));
+                }
+            }
+            p.bias = normal_values(static_cast<size_t>(p.n), seed);
+            p.residual = normal_values(static_cast<size_t>(p.n * p.n_rows()), seed + 1);
+            p.activation = Activation::Gelu;
+            p.scale = 0.5f;
+            check_problem(p, form);
+            const std::vector<float> one = solve(p, form, 1);
+            for (int threads : {2, 3}) CHECK(solve(p, form, threads) == one);
+        }
+        Problem bad = make_problem(96, 20, {3}, 77);
+        bad.rounding = Rounding::Twice;
+        bad.x[96 + 40] = std::numeric_limits<float>::infinity();
+        const std::vector<float> found = solve(bad, form);
+        for (size_t i = 0; i < found.size(); ++i) CHECK(std::isnan(found[i]) == (i / 20 == 1));
+    }
+}
+
 TEST_CASE("q8: long sums and several chunks of weights") {
     for (const Q8Form* form : forms()) {
         check_problem(make_problem(5120, 100, {9}, 3), form);
