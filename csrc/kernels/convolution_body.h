@@ -267,5 +267,26 @@ void strided_convolution_frames(const StridedConvolutionArgs& a, int64_t frame_b
     input_frames(a, frame_begin, frame_end, scratch);
 }
 
+// What elementwise_<isa>.cpp offers.
+const ElementwiseForm& elementwise_form(const char* name) {
+    static const ElementwiseForm form = {
+        name,
+        maximum,
+        sum_exp,
+        argmax,
+        layer_norm,
+        rms_norm,
+        rms_norm_rotate,
+        gelu_row,
+        silu_row,
+        add_scaled_row,
+        gated_scratch_bytes,
+        gated_convolution_rows,
+        strided_scratch_bytes,
+        strided_convolution_frames,
+    };
+    return form;
+}
+
 }  // namespace
 }  // namespace rustasr::kernels

@@ -4,24 +4,6 @@
 
 namespace rustasr::kernels {
 
-const ElementwiseForm& elementwise_form_neon() {
-    static const ElementwiseForm form = {
-        "neon",
-        maximum,
-        sum_exp,
-        argmax,
-        layer_norm,
-        rms_norm,
-        rms_norm_rotate,
-        gelu_row,
-        silu_row,
-        add_scaled_row,
-        gated_scratch_bytes,
-        gated_convolution_rows,
-        strided_scratch_bytes,
-        strided_convolution_frames,
-    };
-    return form;
-}
+const ElementwiseForm& elementwise_form_neon() { return elementwise_form("neon"); }
 
 }  // namespace rustasr::kernels
