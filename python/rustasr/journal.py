@@ -48,12 +48,25 @@ class Rounds:
 
     def remember(self, key: Sequence[Any], kind: Any, compute: Callable[[], T]) -> T:  # noqa: ARG002
         """What `compute` gives, or gave before. `key` (JSON values) tells the rounds of a run apart; `kind`
-        is the type of the value: plain values, and lists, tuples and dataclasses of them.
+        is the type of the value: plain values, and lists, tuples, dataclasses and dictionaries (with texts
+        as keys) of them.
         """
         return compute()
 
     def close(self) -> None:
         """Let go of the file."""
+
+
+class RoundsWithin(Rounds):
+    """The rounds of a part of larger work, kept among those of the whole, which has the file and warns."""
+
+    def __init__(self, whole: Rounds, name: str) -> None:
+        self._whole, self._name = whole, name
+
+    def remember(self, key: Sequence[Any], kind: Any, compute: Callable[[], T]) -> T:
+        value = self._whole.remember([self._name, *key], kind, compute)
+        self.replaying = self._whole.replaying
+        return value
 
 
 class Journal(Rounds):
@@ -222,6 +235,8 @@ def plain(value: Any) -> Any:
         return [plain(getattr(value, field.name)) for field in dataclasses.fields(value)]
     if isinstance(value, (list, tuple)):
         return [plain(item) for item in value]
+    if isinstance(value, dict):
+        return {name: plain(item) for name, item in value.items()}
     return value
 
 
@@ -232,6 +247,8 @@ def build(kind: Any, value: Any) -> Any:
     origin, inner = typing.get_origin(kind), typing.get_args(kind)
     if origin in (typing.Union, types.UnionType):
         return build(next(one for one in inner if one is not type(None)), value)
+    if origin is dict:
+        return {name: build(inner[1], item) for name, item in value.items()}
     if origin in (list, tuple):
         each = [inner[0]] * len(value) if origin is list or inner[-1] is Ellipsis else inner
         return origin(build(one, item) for one, item in zip(each, value, strict=True))
@@ -255,6 +272,31 @@ def _hints(kind: Any) -> dict[str, Any]:
 
 
 # --- identities
+
+
+def identity(source: AudioSource, model: Any, *settings: Any) -> dict[str, str]:
+    """What the rounds of a transcription belong to. `settings` are all that changes what `model` makes of
+    the recording: plain values, dataclasses, and what `settings_of` gives for the rest.
+    """
+    import rustasr
+
+    path = getattr(getattr(model, "core", None), "path", None)
+    return {
+        "recording": recording_identity(source),
+        "model": str(model.name) if path is None else model_identity(path),
+        "set of options": repr(settings),
+        "version of rustasr": str(rustasr.__version__),
+    }
+
+
+def settings_of(helper: Any) -> Any:
+    """What tells a detector, an aligner or an encoder from others: its file, or its class and options."""
+    path = getattr(getattr(helper, "core", None), "path", None)
+    if path is not None:
+        return model_identity(path), getattr(helper, "options", None)
+    if helper is None or isinstance(helper, (str, Path)):
+        return None if helper is None else str(helper)
+    return type(helper).__name__, getattr(helper, "name", None), getattr(helper, "options", None)
 
 
 def recording_identity(source: AudioSource) -> str:
@@ -283,4 +325,14 @@ def model_identity(path: str | Path) -> str:
     return digest.hexdigest()
 
 
-__all__ = ["Journal", "Rounds", "build", "model_identity", "plain", "recording_identity"]
+__all__ = [
+    "Journal",
+    "Rounds",
+    "RoundsWithin",
+    "build",
+    "identity",
+    "model_identity",
+    "plain",
+    "recording_identity",
+    "settings_of",
+]

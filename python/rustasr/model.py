@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from rustasr import _core
     from rustasr.aligner import ForcedAligner
     from rustasr.audio import AudioInput
+    from rustasr.diarization import DiarizationOptions
+    from rustasr.journal import Rounds
     from rustasr.progress import FileProgress, ProgressCallback, TextCallback
     from rustasr.registry import ModelInfo
     from rustasr.streaming import TextStream
@@ -69,7 +71,8 @@ class AsrModel(Protocol):
         *,
         align: str | Path | ForcedAligner | None = None,
         vad: str | Vad | None = None,
-        journal: str | Path | None = None,
+        diarize: bool | DiarizationOptions = False,
+        journal: str | Path | Rounds | None = None,
         on_text: TextCallback | None = None,
         progress: ProgressCallback | None = None,
         **option_overrides: Any,

@@ -29,6 +29,12 @@ class Options:
             )
         return replace(self, **changes) if changes else self
 
+    def changes(self) -> dict[str, Any]:
+        """The options that are not at their defaults."""
+        usual = type(self)()
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {name: value for name, value in values.items() if value != getattr(usual, name)}
+
 
 @dataclass(frozen=True, slots=True)
 class WindowOptions(Options):

@@ -8,9 +8,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+import soundfile
 
 from rustasr import journal as journal_module
 from rustasr.audio import SAMPLE_RATE, load_audio
+from rustasr.diarization import DiarizationOptions, diarize
 from rustasr.errors import Cancelled
 from rustasr.journal import Journal
 from rustasr.vad import Span
@@ -106,6 +108,88 @@ def test_resumed_from_every_cut(
         assert said(resumed) == plain, f"cut behind {cut - 1} of {n_rounds} rounds"
         assert len(computed) == n_rounds - (cut - 1)
     assert resumed.inference_seconds > 0
+
+
+class ByOffset:
+    """Tells the voice whose samples are around 0.1 from the one whose are around 0."""
+
+    name, cut_distance, merge_cosine = "by offset", 0.5, 0.8
+
+    def embed(self, pieces: Any) -> Any:
+        high = [float(np.mean(piece) > 0.05) for piece in pieces]
+        return np.array([[one, 1 - one] for one in high], np.float32)
+
+
+@pytest.mark.shared
+@pytest.mark.parametrize("mode", ["channel", "cluster"])
+def test_a_diarized_recording_is_resumed_from_every_cut(
+    mode: str,
+    any_model: Callable[[str], Any],
+    recording: Callable[[str], tuple[Any, Told]],
+    computed: list[Any],
+    tmp_path: Path,
+) -> None:
+    """Two sides one after the other, or two voices of two languages: the turns, then two parts."""
+    model, (samples, vad) = any_model("gigaam-micro-ctc"), recording("gigaam-micro-ctc")
+    first = vad.options[0].end
+    voices = 0.5 * samples + np.where(np.arange(len(samples)) < first, 0, np.float32(0.1))
+    sides = np.stack([np.where(np.arange(len(samples)) < first, samples, 0), samples], axis=1)
+    sides[:first, 1] = 0
+    wav, path = tmp_path / "talk.wav", tmp_path / "talk.partial.jsonl"
+    soundfile.write(wav, sides if mode == "channel" else voices, SAMPLE_RATE, subtype="FLOAT")
+    languages = {} if mode == "channel" else {"speaker_1": "ru"}
+
+    def work(journal: Path | None) -> Any:
+        return diarize(
+            model,
+            wav,
+            DiarizationOptions(mode),
+            vad=vad,
+            encoder=ByOffset(),
+            speaker_languages=languages,
+            journal=journal,
+            window_seconds=3.0,
+            batch_size=1,
+        )
+
+    plain = said(work(None))
+    assert {segment["speaker"] for segment in plain["segments"]} == {
+        turn["speaker"] for turn in plain["turns"]
+    }
+    assert len({turn["speaker"] for turn in plain["turns"]}) == 2
+    assert said(work(path)) == plain
+    n_rounds, lines = len(computed), path.read_bytes().splitlines(keepends=True)
+    assert n_rounds >= 6 and len(lines) == n_rounds + 1
+    for cut in range(1, len(lines) + 1):
+        torn = lines[cut][: len(lines[cut]) // 2] if cut < len(lines) else b""
+        path.write_bytes(b"".join(lines[:cut]) + torn)
+        computed.clear()
+        resumed = work(path)
+        assert said(resumed) == plain, f"cut behind {cut - 1} of {n_rounds} rounds"
+        assert len(computed) == n_rounds - (cut - 1)
+    assert resumed.inference_seconds > 0
+    languages["speaker_0" if mode == "cluster" else "mic"] = "ru"
+    assert "was written for another set of options" in work(path).warnings[-1]
+
+
+@pytest.mark.shared
+def test_transcribe_says_who_speaks(
+    any_model: Callable[[str], Any],
+    recording: Callable[[str], tuple[Any, Told]],
+    tmp_path: Path,
+) -> None:
+    """`transcribe(diarize=...)` is `rustasr.diarize`, with a family's options as an object too."""
+    model, (samples, vad) = any_model("gigaam-micro-ctc"), recording("gigaam-micro-ctc")
+    left = np.where(np.arange(len(samples)) < vad.options[0].end, samples, 0)
+    wav = tmp_path / "call.wav"
+    soundfile.write(wav, np.stack([left, samples - left], axis=1), SAMPLE_RATE, subtype="FLOAT")
+    found = said(model.transcribe(wav, vad=vad, diarize=True, batch_size=2))
+    assert found == said(diarize(model, wav, vad=vad, batch_size=2))
+    assert {segment["speaker"] for segment in found["segments"]} == {"mic", "system"}
+    options = type(model).options_class(batch_size=2, timestamps="word")
+    named = model.transcribe(wav, options, vad=vad, diarize=DiarizationOptions(left_name="Ann"))
+    assert {segment.speaker for segment in named.segments} == {"Ann", "system"}
+    assert named.text == found["text"]
 
 
 @pytest.mark.weights

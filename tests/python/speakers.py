@@ -76,7 +76,15 @@ class LevelModel:
         """Nothing: a call is over before anybody could want that."""
 
     def transcribe(
-        self, audio: Any, *, vad: Any, align: Any = None, progress: Any = None, **options: Any
+        self,
+        audio: Any,
+        *,
+        vad: Any,
+        align: Any = None,
+        journal: Any = None,
+        on_text: Any = None,
+        progress: Any = None,
+        **options: Any,
     ) -> TranscriptionResult:
         self.calls.append(options)
         speech = find_speech(vad, audio.blocks(1.0))

@@ -24,11 +24,12 @@ from transcript_schema import SCHEMA, violations  # tests/helpers
 
 from rustasr import model as model_module
 from rustasr import subtitles
-from rustasr.cli import diarize as command_module
 from rustasr.cli import main
-from rustasr.diarization import read_rttm, report
+from rustasr.cli import speakers as options_module
+from rustasr.diarization import DiarizationOptions, diarize, read_rttm, report
 from rustasr.diarization.timeline import to_svg
 from rustasr.types import Coverage, Segment, TranscriptionResult, Turn, Word
+from rustasr.writers import FORMATS
 from speakers import RATE, LevelEncoder, LevelModel, LevelVad, recording
 
 if TYPE_CHECKING:
@@ -49,8 +50,8 @@ FILES = {
 def levels(monkeypatch: pytest.MonkeyPatch) -> LevelModel:
     model = LevelModel()
     monkeypatch.setattr(model_module, "load_model", lambda *_, **__: model)
-    monkeypatch.setattr(command_module, "encoder_loader", lambda *_, **__: LevelEncoder())
-    monkeypatch.setattr(command_module, "take_vad", lambda *_: LevelVad())
+    monkeypatch.setattr(options_module, "EncoderLoader", lambda *_, **__: LevelEncoder())
+    monkeypatch.setattr(options_module, "take_vad", lambda *_: LevelVad())
     return model
 
 
@@ -120,6 +121,65 @@ def test_resume_skips_finished_reports(levels: LevelModel, talk: Path, tmp_path:
     assert run("diarize", talk, "--out-dir", out).exit_code == 0
     assert "1 of 1 recordings are done already" in run("diarize", talk, "--out-dir", out, "--resume").output
     assert len(levels.calls) == 1
+
+
+# --- transcribe --diarize
+
+
+def test_every_format_of_transcribe_has_the_speakers(levels: LevelModel, talk: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    formats = [f"--format={kind}" for kind in FORMATS]
+    result = run("transcribe", talk, "--diarize", "--speaker-names", "Ann,Bob", "--output-dir", out, *formats)
+    assert result.exit_code == 0, result.output
+    written = {path.suffix: path.read_text() for path in out.iterdir()}
+    assert [line.split()[0] for line in written[".txt"].splitlines()] == ["Ann:", "Bob:", "Ann:"]
+    document = json.loads(written[".json"])
+    assert violations(document, SCHEMA) == []
+    assert [segment["speaker"] for segment in document["segments"]] == ["Ann", "Bob", "Ann"]
+    assert {turn["speaker"] for turn in document["turns"]} == {"Ann", "Bob"}
+    assert "\nBob: v1 v1" in written[".srt"] and "\n<v Bob>v1 v1" in written[".vtt"]
+    assert [row.split("\t")[2] for row in written[".tsv"].splitlines()] == ["speaker", "Ann", "Bob", "Ann"]
+    assert re.search(r"\[00:00:04.\d+ --> 00:00:07.\d+\] Bob: v1 v1", written[".log"])
+
+
+def test_transcribe_takes_the_flags_of_diarize(
+    levels: LevelModel, talk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = []
+
+    def spy(*arguments: Any, **named: Any) -> TranscriptionResult:
+        calls.append(named)
+        return diarize(*arguments, **named)
+
+    monkeypatch.setattr("rustasr.diarization.diarize", spy)
+    rttm = tmp_path / "talk.rttm"
+    rttm.write_text("SPEAKER talk 1 0.0 8.0 <NA> <NA> Ann <NA> <NA>\n")
+    flags = "--speaker-mode cluster --num-speakers 2 --speaker-language Ann=de --left-name L".split()
+    for command in ("diarize", "transcribe"):
+        ask = () if command == "diarize" else ("--diarize",)
+        assert run(command, talk, *ask, *flags, "--rttm", rttm, "--language", "en").exit_code == 0
+    options = DiarizationOptions("cluster", num_speakers=2, left_name="L")
+    for call in calls:
+        assert call["options"] == options and call["speaker_languages"] == {"Ann": "de"}
+        assert [turn.speaker for turn in call["turns"]] == ["Ann"]
+    assert [options["language"] for options in levels.calls] == ["de", "de"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--num-speakers", "2"], "--num-speakers is about speakers: add --diarize"),
+        (["--speaker-language", "Ann=de"], "--speaker-language is about speakers: add --diarize"),
+        (["--diarize", "--vad", "none"], "leave it out"),
+        (["--diarize", "--num-speakers", "0"], "expected 1 to 100"),
+        (["--diarize", "--timestamps", "none"], "speakers need times"),
+    ],
+)
+def test_wrong_usage_of_transcribe(
+    levels: LevelModel, talk: Path, arguments: list[str], message: str
+) -> None:
+    result = run("transcribe", talk, *arguments)
+    assert result.exit_code == 2 and message in result.output
 
 
 # --- options
@@ -197,7 +257,7 @@ CHILD = """
 import signal, sys, time; sys.path[:0] = {paths!r}
 signal.signal(signal.SIGINT, signal.default_int_handler)  # jobs in the background of a shell ignore it
 from rustasr import model as model_module
-from rustasr.cli import diarize as command_module, main
+from rustasr.cli import main, speakers as options_module
 from speakers import LevelModel, LevelVad
 class Slow(LevelVad):
     def speech(self, blocks):
@@ -208,7 +268,7 @@ class Slow(LevelVad):
                 yield block
         return super().speech(slowly())
 model_module.load_model = lambda *a, **k: LevelModel()
-command_module.take_vad = lambda *a: Slow()
+options_module.take_vad = lambda *a: Slow()
 main(prog_name="rustasr")
 """
 

@@ -38,9 +38,9 @@ def talk(shared_micro: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def start(*arguments: object) -> subprocess.Popen[str]:
-    command = [sys.executable, "-c", COMMAND, "transcribe", *map(str, arguments)]
-    return subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
+def start(*arguments: object, command: str = "transcribe") -> subprocess.Popen[str]:
+    line = [sys.executable, "-c", COMMAND, command, *map(str, arguments)]
+    return subprocess.Popen(line, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
 
 
 def lines_of(path: Path) -> int:
@@ -83,6 +83,53 @@ def test_killed_again_and_again(
     assert document(killed) == document(whole)
     assert not journal_path(killed).exists()
     assert start(talk, *options, "-o", killed, "--resume").communicate()[1].startswith("1 of 1 recordings")
+
+
+@pytest.mark.shared
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="no SIGKILL here")
+def test_a_diarized_call_killed_again_and_again(
+    talk: Path, micro_gguf: Callable[..., Path], tmp_path: Path
+) -> None:
+    samples, half = load_audio(talk), len(load_audio(talk)) // 2
+    left = np.where(np.arange(len(samples)) < half, samples, 0)
+    call = tmp_path / "call.wav"
+    soundfile.write(call, np.stack([left, samples - left], axis=1), 16000)
+    model = micro_gguf("gigaam-micro-ctc")
+    options = ["-m", model, "--window-seconds", 2, "--batch-size", 1, "--vad", "webrtc"]
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    assert start(call, *options, "--out-dir", whole, command="diarize").wait() == 0
+    journal = journal_path(killed / "report.md")
+    n_kills = 0
+    for until in (1, 3, 6, 9):
+        process = start(call, *options, "--out-dir", killed, "--resume", command="diarize")
+        while lines_of(journal) < until and process.poll() is None:
+            time.sleep(0.002)
+        if process.poll() is not None:
+            break
+        process.kill()
+        process.wait()
+        assert lines_of(journal) >= until and not (killed / "report.md").exists()
+        n_kills += 1
+    assert n_kills > 1
+    last = start(call, *options, "--out-dir", killed, "--resume", command="diarize")
+    _, said = last.communicate()
+    assert last.returncode == 0, said
+    assert "continuing what an earlier run began" in said
+    assert {path.name for path in killed.iterdir()} == {path.name for path in whole.iterdir()}
+    assert document(killed / "segments.json") == document(whole / "segments.json")
+    for path in whole.iterdir():
+        if path.suffix != ".json":
+            assert timeless(killed / path.name) == timeless(path), path.name
+    assert (
+        start(call, *options, "--out-dir", killed, "--resume", command="diarize")
+        .communicate()[1]
+        .startswith("1 of 1 recordings")
+    )
+
+
+def timeless(path: Path) -> list[str]:
+    """A file's lines but for the one that says how long the work took."""
+    return [line for line in path.read_text(encoding="utf-8").splitlines() if not line.startswith("- time:")]
 
 
 @pytest.fixture

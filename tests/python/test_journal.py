@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rustasr.audio import ArraySource, open_audio
-from rustasr.journal import Journal, Rounds, build, model_identity, plain, recording_identity
+from rustasr.journal import Journal, Rounds, RoundsWithin, build, model_identity, plain, recording_identity
 from rustasr.types import Segment, Token, Word
 
 OURS = {"recording": "r", "model": "m", "set of options": "o"}
@@ -42,6 +42,22 @@ def test_what_is_known_is_not_computed_again(tmp_path: Path) -> None:
     assert (again.known_seconds, again.warnings) == (1.5, ())
     assert ask(journal(path), 1, 2, 3, 4, 5, 6) == [6]
     assert ask(Rounds(), 1, 2) == [1, 2]
+
+
+def test_the_rounds_of_a_part_are_kept_with_the_whole(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+
+    def work() -> list[list[int]]:
+        whole = journal(path)
+        done = [ask(RoundsWithin(whole, part), 1, 2) for part in ("left", "right")]
+        whole.close()
+        return done
+
+    assert work() == [[1, 2], [1, 2]]
+    assert work() == [[], []]
+    kept = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join(kept[:3]))
+    assert work() == [[], [1, 2]]
 
 
 def test_short_work_leaves_no_file(tmp_path: Path) -> None:
@@ -141,6 +157,7 @@ class Bag:
     pairs: tuple[Pair, ...]
     one: tuple[str, float]
     maybe: Segment | None
+    by_name: dict[str, Word]
 
 
 floats = st.floats(allow_nan=False)
@@ -164,6 +181,7 @@ bags = st.builds(
     st.lists(st.builds(Pair, st.integers(), st.integers()), max_size=3).map(tuple),
     st.tuples(texts, floats),
     st.none() | segments,
+    st.dictionaries(texts, words, max_size=3),
 )
 
 

@@ -15,13 +15,14 @@ from rustasr.cli.job import Job
 from rustasr.cli.live import LiveText
 from rustasr.cli.outputs import Outputs, journal_path
 from rustasr.cli.parameters import decoding_options, given_options, model_options
+from rustasr.cli.speakers import Speakers, refuse_speakers, speaker_options, take_speakers
 from rustasr.cli.vad_parameters import take_vad, vad_options
-from rustasr.errors import AudioError, Cancelled, TranscriptionError
 from rustasr.writers import FORMATS
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from rustasr.audio import AudioSource
     from rustasr.cli.interrupt import Worker
     from rustasr.model import AsrModel
     from rustasr.types import TranscriptionResult
@@ -63,6 +64,13 @@ ESTIMATED = (
     help="A forced aligner, which times every word of any model's text: qwen3-forced-aligner-0.6b.",
 )
 @vad_options("none")
+@click.option(
+    "--diarize",
+    is_flag=True,
+    help="Say who speaks, in every format. Speech is found by Silero, with 100 ms around it, unless --vad "
+    "says otherwise; `rustasr diarize` writes a report as well.",
+)
+@speaker_options
 @click.option("--stream-text", is_flag=True, help="Show the text as it comes in.")
 @click.option("--progress/--no-progress", default=None, help="Progress bar; default: on a terminal.")
 @click.option("--quiet", "-q", is_flag=True, help="Nothing on standard error but errors.")
@@ -75,6 +83,7 @@ def command(
     resume: bool,
     channel: str,
     align: str | None,
+    diarize: bool,
     stream_text: bool,
     progress: bool | None,
     quiet: bool,
@@ -94,6 +103,8 @@ def command(
       rustasr transcribe interview.m4a --language de --timestamps word --format json
       rustasr transcribe talk.mp3 --model qwen3-asr-0.6b --stream-text -o talk.txt
       rustasr transcribe talk.mp3 --model qwen3-asr-0.6b --align qwen3-forced-aligner-0.6b -o talk.srt
+      rustasr transcribe meeting.mp3 --diarize --max-speakers 6 -o meeting.vtt
+      rustasr transcribe call.wav --diarize --left-name agent --right-name customer --format json
       rustasr transcribe meeting.wav --vad webrtc --min-silence-ms 500 --format json
       rustasr transcribe vortrag.ogg --task translate --model whisper-base
       ffmpeg -i film.mkv -f wav - | rustasr transcribe - --format vtt
@@ -108,15 +119,21 @@ def command(
         raise click.UsageError("--resume looks at output files: give -o FILE or --output-dir DIR")
     if values.get("timestamps") == "none" and (timed := [kind for kind in outputs.formats if kind in TIMED]):
         raise click.UsageError(f"--timestamps none leaves nothing to write into {timed[0]}")
-    vad = take_vad(ctx, values)
     options = given_options(ctx, values) | ({} if align is None else {"align": align})
-    options |= {} if vad is None else {"vad": vad}
-    live = _Live.of(outputs) if stream_text else None
+    speakers = None
+    if diarize:
+        speakers = take_speakers(ctx, values)
+    else:
+        refuse_speakers(ctx, values)
+        vad = take_vad(ctx, values)
+        options |= {} if vad is None else {"vad": vad}
+    live = _Live.of(outputs, named=diarize) if stream_text else None
     job = _Job(
         outputs=outputs,
         channel=channel,
         options=options,
         live=live,
+        speakers=speakers,
         progress=False if quiet or live else progress,
         quiet=quiet,
         resume=resume,
@@ -131,9 +148,11 @@ class _Live(Enum):
     BESIDE = "standard error"
 
     @classmethod
-    def of(cls, outputs: Outputs) -> _Live:
-        """A terminal that would get the plain text anyway gets it live; nothing else may be disturbed."""
-        plain = outputs.formats == ("text",) and not (outputs.file or outputs.directory)
+    def of(cls, outputs: Outputs, *, named: bool) -> _Live:
+        """A terminal that would get the plain text anyway gets it live; nothing else may be disturbed, nor
+        is text with names of speakers known as it comes in.
+        """
+        plain = not named and outputs.formats == ("text",) and not (outputs.file or outputs.directory)
         return cls.IN_PLACE if plain and sys.stdout.isatty() else cls.BESIDE
 
 
@@ -143,33 +162,22 @@ class _Job(Job["list[Path]"]):
     channel: str
     options: dict[str, Any]
     live: _Live | None
+    speakers: Speakers | None
 
     def _planned(self, names: list[str]) -> list[tuple[str, list[Path]]]:
         return [(name, self.outputs.paths(name)) for name in names]
 
-    def _one(self, model: AsrModel, worker: Worker, name: str, where: list[Path]) -> bool:
-        journal = journal_path(where[0]) if where else None
-        try:
-            result = self._transcribe(model, worker, name, self._journal(name, journal))
-        except Cancelled as stop:
-            in_place = self.live is _Live.IN_PLACE  # then it has been shown
-            if stop.partial is not None and stop.partial.segments and not in_place:
-                for path in self.outputs.write(stop.partial, where, partial=True):
-                    click.echo(f"interrupted: the finished part is in {path}", err=True)
-            self._note(f"the same command with --resume continues {name}", journal is not None)
-            raise
-        except (AudioError, TranscriptionError) as error:
-            click.echo(f"error: {error}", err=True)
-            return False
-        try:
-            written = [] if self.live is _Live.IN_PLACE else self.outputs.write(result, where)
-        except OSError as error:
-            click.echo(f"error: {name}: the result cannot be written: {error}", err=True)
-            return False
-        if journal is not None:
-            journal.unlink(missing_ok=True)
-        for warning in result.warnings:
-            self._note(f"warning: {name}: {warning}")
+    def _journal_of(self, where: list[Path]) -> Path | None:
+        return journal_path(where[0]) if where else None
+
+    def _write(self, result: TranscriptionResult, name: str, where: list[Path], *, partial: bool) -> None:
+        if self.live is _Live.IN_PLACE:  # it has been shown
+            return
+        written = self.outputs.write(result, where, partial=partial)
+        if partial:
+            for path in written:
+                click.echo(f"interrupted: the finished part is in {path}", err=True)
+            return
         timed = any(kind in TIMED for kind in self.outputs.formats)
         estimated = timed and any("estimated_times" in segment.flags for segment in result.segments)
         self._note(f"warning: {name}: {ESTIMATED}", estimated)
@@ -177,19 +185,6 @@ class _Job(Job["list[Path]"]):
             speed = f"{1 / result.rtf:.1f}x real time" if result.rtf > 0 else "no time"
             files = ", ".join(str(path) for path in written)
             self._note(f"{name} -> {files} ({result.duration:.1f} s of audio, {speed})")
-        return True
-
-    def _journal(self, name: str, journal: Path | None) -> dict[str, Any]:
-        """The argument of `transcribe` that makes it continue, or leave something to continue."""
-        if journal is None:
-            return {}
-        if journal.exists():
-            if self.resume:
-                self._note(f"{name}: continuing what an earlier run began ({journal})")
-            else:
-                self._note(f"{name}: begun anew; --resume would have continued an earlier run ({journal})")
-                journal.unlink()
-        return {"journal": journal}
 
     def _transcribe(
         self, model: AsrModel, worker: Worker, name: str, journal: dict[str, Any]
@@ -201,12 +196,19 @@ class _Job(Job["list[Path]"]):
         title = "standard input" if name == STDIN else name
         if self.live is None:
             with Bar(title, self.progress) as bar:
-                return worker.run(lambda: model.transcribe(source, progress=bar.audio, **options))
+                return self._call(worker, model, source, progress=bar.audio, **options)
         text = LiveText(to_stderr=self.live is _Live.BESIDE)
         try:
-            return worker.run(lambda: model.transcribe(source, on_text=text, **options))
+            return self._call(worker, model, source, on_text=text, **options)
         finally:
             text.close()
+
+    def _call(
+        self, worker: Worker, model: AsrModel, source: AudioSource, **options: Any
+    ) -> TranscriptionResult:
+        if self.speakers is not None:
+            return self.speakers.transcribe(worker, model, source, **options)
+        return worker.run(lambda: model.transcribe(source, **options))
 
     def _is_done(self, where: list[Path]) -> bool:
         return bool(where) and all(path.exists() for path in where)

@@ -12,6 +12,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections import defaultdict
 from dataclasses import dataclass, replace
@@ -24,24 +25,26 @@ from numpy.typing import NDArray
 
 from rustasr.audio import SAMPLE_RATE, AudioInput, open_audio
 from rustasr.diarization.channels import Stereo
-from rustasr.diarization.encoder import load_speaker_encoder
+from rustasr.diarization.encoder import DEFAULT_ENCODER, load_speaker_encoder
 from rustasr.diarization.pipeline import Diarization, DiarizationOptions, find_turns
 from rustasr.diarization.turns import speakers_of
 from rustasr.diarization.words import interleaved, with_speakers
 from rustasr.errors import Cancelled, OptionError
+from rustasr.journal import Journal, Rounds, RoundsWithin, identity, settings_of
 from rustasr.progress import part as part_of
 from rustasr.segments import joined
 from rustasr.types import Coverage, TranscriptionResult
 from rustasr.vad import SileroOptions, Span, arrange, load_vad
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from rustasr.aligner import ForcedAligner
     from rustasr.audio import AudioSource
+    from rustasr.diarization.encoder import SpeakerEncoder
     from rustasr.diarization.pipeline import EncoderSource
     from rustasr.model import AsrModel
-    from rustasr.progress import Progress, ProgressCallback
+    from rustasr.progress import Progress, ProgressCallback, TextCallback
     from rustasr.types import Turn
     from rustasr.vad import Vad
 
@@ -64,6 +67,8 @@ def diarize(
     turns: Iterable[Turn] | None = None,
     speaker_languages: Mapping[str, str] | None = None,
     align: str | Path | ForcedAligner | None = None,
+    journal: str | Path | Rounds | None = None,
+    on_text: TextCallback | None = None,
     progress: ProgressCallback | None = None,
     **transcription: Any,
 ) -> TranscriptionResult:
@@ -75,6 +80,10 @@ def diarize(
     `speaker_languages` are the languages of speakers by name, where they differ. `transcription` are options
     of the model's family; words with times are asked for unless `timestamps` says otherwise.
 
+    `journal` is a file that keeps what is finished, the turns and every window: the same call with the same
+    file continues after an interruption, as the model's `transcribe` does. `on_text` is told the text of one
+    part after the other as it comes in.
+
     Two sides of a call are transcribed one by one, and so are the speakers of different languages, and all
     speakers where the model's words have no times (a warning says so). Segments are in the order of their
     beginnings; those of different speakers may overlap.
@@ -82,7 +91,6 @@ def diarize(
     Raises AudioError, OptionError, TranscriptionError, and whatever `progress` raises; Cancelled with what
     was finished, as the model's `transcribe` does.
     """
-    began = time.perf_counter()
     options = options or DiarizationOptions()
     report = progress or _no_progress
     source = open_audio(audio)
@@ -90,31 +98,43 @@ def diarize(
     transcription.setdefault("timestamps", "word" if has_word_times else "segment")
     if transcription["timestamps"] == "none":
         raise OptionError('timestamps: speakers need times, found "none"; leave it out')
-    if turns is not None:
-        found = _given(turns)
-    else:
-        detector = _detector(vad) if isinstance(vad, str) else vad
-        voices = encoder_loader(encoder) if encoder is None or isinstance(encoder, (str, Path)) else encoder
-        found = find_turns(source, detector, voices, options, progress=part_of(report, 0.0, FINDING_SHARE))
-    languages = _languages(speaker_languages or {}, found, options)
-    parts = _parts(source, found, languages, alone=not has_word_times)
-    work = _Work(model, source, found, began)
-    first = FINDING_SHARE if turns is None else 0.0
-    for part, tell in zip(parts, _shared(report, parts, first), strict=True):
-        chosen = transcription if part.language is None else {**transcription, "language": part.language}
-        try:
-            work.take(part, model.transcribe(part.source, vad=part, align=align, progress=tell, **chosen))
-        except (Cancelled, KeyboardInterrupt) as stop:
-            partial = getattr(stop, "partial", None)
-            if partial is not None:
-                work.take(part, partial)
-            if isinstance(stop, Cancelled):
-                raise Cancelled(partial=work.result()) from None
-            stop.partial = work.result()  # type: ignore[attr-defined]
-            raise
-    if not has_word_times and len(found.speakers) > 1:
-        work.warnings.append(NO_WORD_TIMES.format(model.name))
-    return work.result()
+    known = None if turns is None else _given(turns)
+    detector = _detector(vad) if isinstance(vad, str) else vad
+    voices = EncoderLoader(encoder) if encoder is None or isinstance(encoder, (str, Path)) else encoder
+    wanted = speaker_languages or {}
+
+    def belongs_to() -> dict[str, str]:
+        helpers = settings_of(detector), settings_of(voices), settings_of(align), on_text is not None
+        return identity(source, model, options, known, dict(wanted), sorted(transcription.items()), *helpers)
+
+    with _Work(model, source, journal, belongs_to) as work:
+        work.found = known or work.rounds.remember(
+            ["turns"],
+            Diarization,
+            lambda: find_turns(
+                source, detector, voices, options, progress=part_of(report, 0.0, FINDING_SHARE)
+            ),
+        )
+        languages = _languages(wanted, work.found, options)
+        parts = _parts(source, work.found, languages, alone=not has_word_times)
+        first = FINDING_SHARE if known is None else 0.0
+        for number, (part, tell) in enumerate(zip(parts, _shared(report, parts, first), strict=True)):
+            chosen = transcription if part.language is None else {**transcription, "language": part.language}
+            rounds = RoundsWithin(work.rounds, f"part {number}")
+            with work.interruptible(part):
+                result = model.transcribe(
+                    part.source,
+                    vad=part,
+                    align=align,
+                    journal=rounds,
+                    on_text=on_text,
+                    progress=tell,
+                    **chosen,
+                )
+            work.take(part, result)
+        if not has_word_times and len(work.found.speakers) > 1:
+            work.warnings.append(NO_WORD_TIMES.format(model.name))
+        return work.result()
 
 
 def _given(turns: Iterable[Turn]) -> Diarization:
@@ -129,9 +149,15 @@ def _detector(name: str) -> Vad:
     return load_vad(name, SileroOptions(speech_pad_ms=PAD_MS) if name == "silero" else None)
 
 
-def encoder_loader(name: str | Path | None = None, **values: Any) -> EncoderSource:
-    """What loads an encoder by its name when it is needed, once: channel mode does without."""
-    return cache(lambda: load_speaker_encoder(name, **values))
+class EncoderLoader:
+    """Loads an encoder by its name when it is needed, once: channel mode does without."""
+
+    def __init__(self, name: str | Path | None = None, **values: Any) -> None:
+        self.name = str(name or DEFAULT_ENCODER)
+        self._load = cache(lambda: load_speaker_encoder(name, **values))
+
+    def __call__(self) -> SpeakerEncoder:
+        return self._load()
 
 
 def _languages(wanted: Mapping[str, str], found: Diarization, options: DiarizationOptions) -> dict[str, str]:
@@ -237,12 +263,47 @@ def _no_progress(_: Progress) -> None:
 
 
 class _Work:
-    """What the parts have given so far, as one result."""
+    """One call: what the parts have given so far, as one result, and where it is remembered."""
 
-    def __init__(self, model: AsrModel, source: AudioSource, found: Diarization, began: float) -> None:
+    def __init__(
+        self,
+        model: AsrModel,
+        source: AudioSource,
+        journal: str | Path | Rounds | None,
+        belongs_to: Callable[[], Mapping[str, str]],
+    ) -> None:
         self.warnings: list[str] = []
-        self._model, self._source, self._found, self._began = model, source, found, began
+        self.found = Diarization((), "")
+        self.rounds = journal if isinstance(journal, Rounds) else Rounds()
+        self._model, self._source, self._began = model, source, time.perf_counter()
         self._results = list[tuple[_Part, TranscriptionResult]]()
+        if isinstance(journal, (str, Path)):
+            self.rounds = Journal(Path(journal), belongs_to, lambda: self.seconds)
+
+    def __enter__(self) -> _Work:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.rounds.close()
+
+    @property
+    def seconds(self) -> float:
+        """Time spent so far, by an earlier run that is continued too."""
+        return self.rounds.known_seconds + time.perf_counter() - self._began
+
+    @contextlib.contextmanager
+    def interruptible(self, part: _Part) -> Iterator[None]:
+        """Who stops the work in here gets all that is finished."""
+        try:
+            yield
+        except (Cancelled, KeyboardInterrupt) as stop:
+            partial = getattr(stop, "partial", None)
+            if partial is not None:
+                self.take(part, partial)
+            if isinstance(stop, Cancelled):
+                raise Cancelled(partial=self.result()) from None
+            stop.partial = self.result()  # type: ignore[attr-defined]
+            raise
 
     def take(self, part: _Part, result: TranscriptionResult) -> None:
         """The result of one part."""
@@ -273,9 +334,9 @@ class _Work:
             )
         return replace(
             whole,
-            inference_seconds=time.perf_counter() - self._began,
-            turns=self._found.turns,
-            warnings=(*whole.warnings, *self.warnings),
+            inference_seconds=self.seconds,
+            turns=self.found.turns,
+            warnings=(*whole.warnings, *self.warnings, *self.rounds.warnings),
         )
 
     @property
@@ -308,4 +369,4 @@ def _summed(coverages: Sequence[Coverage | None]) -> Coverage | None:
     )
 
 
-__all__ = ["PAD_MS", "diarize", "encoder_loader"]
+__all__ = ["PAD_MS", "EncoderLoader", "diarize"]

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 from rustasr.audio import SAMPLE_RATE, ArraySource, AudioInput, open_audio
 from rustasr.errors import Cancelled, OptionError
-from rustasr.journal import Journal, Rounds, model_identity, recording_identity
+from rustasr.journal import Journal, Rounds, identity, settings_of
 from rustasr.longform import spans_of
 from rustasr.options import Options
 from rustasr.progress import PartialText, Progress, ProgressCallback, TextCallback, Timed, part
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from rustasr import _core
     from rustasr.aligner import ForcedAligner, Piece
     from rustasr.audio import AudioSource
+    from rustasr.diarization import DiarizationOptions
     from rustasr.registry import ModelInfo
     from rustasr.second_look import Stretch
     from rustasr.types import Segment, TranscriptionResult
@@ -127,7 +128,8 @@ class Family(ABC, Generic[OptionsT, RunT]):
         *,
         align: str | Path | ForcedAligner | None = None,
         vad: str | Vad | None = None,
-        journal: str | Path | None = None,
+        diarize: bool | DiarizationOptions = False,
+        journal: str | Path | Rounds | None = None,
         on_text: TextCallback | None = None,
         progress: ProgressCallback | None = None,
         **option_overrides: Any,
@@ -141,20 +143,36 @@ class Family(ABC, Generic[OptionsT, RunT]):
         `vad` names a voice activity detector (see `rustasr.vad.load_vad`) or is one: the model then hears
         nothing but speech, and the result says how much of it has text (`coverage`). `align` names a forced
         aligner (or is one), which gives the result words with times, whatever the family; it is loaded on
-        first use, on this model's device. `on_text` is told the text as it comes in, token by token or
-        window by window, as the family has it.
+        first use, on this model's device. `diarize` says who speaks as well (`rustasr.diarize`, which takes
+        more): segments have speakers, and the result `turns`; speech is then found by Silero unless `vad`
+        says otherwise, and words are timed unless `timestamps` does. `on_text` is told the text as it comes
+        in, token by token or window by window, as the family has it.
 
         `journal` is a file that keeps what is finished: when the work is interrupted, be it by a power
         failure, the same call with the same file continues where it stopped and gives the same result
         (`inference_seconds` counts both runs). It is written once the work has taken a few seconds; delete
         it when you have the result. A file of another recording, model or options is kept beside it, and
-        `warnings` says so.
+        `warnings` says so. Work of which this is a part hands its own rounds on instead of a file.
 
         Raises AudioError, OptionError (also where this model cannot do what is asked), TranscriptionError;
         Cancelled when `cancel` was called, carrying the segments so far, as does the KeyboardInterrupt of
         Ctrl-C (`.partial`).
         """
         chosen: Any = options if options is not None else self.options_class()
+        if diarize:
+            from rustasr.diarization import diarize as diarized
+
+            return diarized(
+                self,
+                audio,
+                None if diarize is True else diarize,
+                vad=vad or "silero",
+                align=align,
+                journal=journal,
+                on_text=on_text,
+                progress=progress,
+                **{**chosen.changes(), **option_overrides},
+            )
         chosen = chosen.override(**option_overrides)
         aligner = self._aligner(align, chosen.timestamps)
         detector = self._vad(vad)
@@ -163,7 +181,8 @@ class Family(ABC, Generic[OptionsT, RunT]):
         run = self._begin(chosen.override(clip_timestamps=()) if clips else chosen, audio)
         run.on_text, run.aligner = on_text, aligner
         if journal is not None:
-            run.rounds = self._journal(Path(journal), run, chosen, detector)
+            handed = journal if isinstance(journal, Rounds) else None
+            run.rounds = handed or self._journal(Path(str(journal)), run, chosen, detector)
         report = _timed(run.rounds, progress)
         self._runs.add(run)
         try:
@@ -318,17 +337,11 @@ class Family(ABC, Generic[OptionsT, RunT]):
         """The run's journal; it belongs to this recording, model and way to transcribe."""
         source = run.source
 
-        def identity() -> dict[str, str]:
-            detector = None if vad is None else (type(vad).__name__, getattr(vad, "options", None))
-            aligner = None if run.aligner is None else model_identity(run.aligner.core.path)
-            return {
-                "recording": recording_identity(source),
-                "model": model_identity(self.core.path),
-                "set of options": repr((options, detector, aligner, run.on_text is not None)),
-                "version of rustasr": _version(),
-            }
+        def belongs_to() -> dict[str, str]:
+            helpers = settings_of(vad), settings_of(run.aligner)
+            return identity(source, self, options, *helpers, run.on_text is not None)
 
-        return Journal(path, identity, lambda: run.seconds)
+        return Journal(path, belongs_to, lambda: run.seconds)
 
     def _aligner(self, align: str | Path | ForcedAligner | None, timestamps: str) -> ForcedAligner | None:
         """The aligner that was named, loaded once; OptionError where times and aligner do not agree."""
@@ -388,12 +401,6 @@ def _timed(rounds: Rounds, report: ProgressCallback | None) -> ProgressCallback:
 
 def _no_progress(_: Progress) -> None:
     return None
-
-
-def _version() -> str:
-    import rustasr
-
-    return str(rustasr.__version__)
 
 
 __all__ = ["INTERRUPTED", "Family", "Run"]
