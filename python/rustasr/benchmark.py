@@ -26,7 +26,7 @@ from rustasr.scoring import SpeakerErrors, error_rates, speaker_errors
 from rustasr.types import Turn
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from rustasr.model import AsrModel
     from rustasr.progress import Progress
@@ -291,30 +291,49 @@ def to_json(results: dict[str, Measurement | RustAsrError], job: Job) -> str:
     return json.dumps(document, indent=2, ensure_ascii=False) + "\n"
 
 
+ROW, LABELS, BARS, VALUES = 34, 220, 480, 120  # pixels: a model's height, names, the longest bar, numbers
+BAR, TITLE = 22, 46  # a bar's height; a panel's title with the space behind the panel
+
+
 def to_svg(measurements: Sequence[Measurement]) -> str:
-    """Bars of speed (times real time, median) with a line from the slowest to the fastest round."""
+    """Bars of speed (times real time, median) with a line from the slowest to the fastest round; then, where
+    they are known, of word, character and diarization error rates.
+    """
+    speeds = [(m.model, 1 / m.rtf, (1 / m.rtf_range[1], 1 / m.rtf_range[0])) for m in measurements]
+    panels = [("Speed, times real time (median; line: range)", speeds)]
+    for title, rates in (
+        ("Word error rate, %", [m.wer for m in measurements]),
+        ("Character error rate, %", [m.cer for m in measurements]),
+        ("Diarization error rate, % (collar 0.25 s, overlap scored)", [m.der for m in measurements]),
+    ):
+        known = [(m.model, 100 * r) for m, r in zip(measurements, rates, strict=True) if r is not None]
+        if known:
+            panels.append((title, [(model, rate, (rate, rate)) for model, rate in known]))
+    heights = [TITLE + ROW * len(rows) for _, rows in panels]
+    parts = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{LABELS + BARS + VALUES}" height="{sum(heights)}" '
+        'font-family="sans-serif" font-size="13">',
+    ]
+    for i, (title, rows) in enumerate(panels):
+        parts += _panel(title, rows, sum(heights[:i]))
+    return "\n".join([*parts, "</svg>"]) + "\n"
+
+
+def _panel(title: str, rows: Sequence[tuple[str, float, tuple[float, float]]], top: int) -> Iterator[str]:
+    """A bar for each (model, value, (least, most)), from `top` on."""
     from xml.sax.saxutils import escape
 
-    row, left, width = 34, 220, 480
-    top = max(1 / m.rtf_range[0] for m in measurements)
-    scale = width / top
-    height = row * len(measurements) + 46
-    parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" width="{left + width + 120}" height="{height}" '
-        'font-family="sans-serif" font-size="13">',
-        '<text x="10" y="20" font-weight="bold">Speed, times real time (median; line: range)</text>',
-    ]
-    for index, m in enumerate(measurements):
-        y = 34 + index * row
-        speed, slow, fast = 1 / m.rtf, 1 / m.rtf_range[1], 1 / m.rtf_range[0]
-        name = escape(Path(m.model).name[:30])
-        parts += [
-            f'<text x="{left - 10}" y="{y + 16}" text-anchor="end">{name}</text>',
-            f'<rect x="{left}" y="{y}" width="{speed * scale:.1f}" height="22" fill="#4477aa"/>',
-            f'<path d="M{left + slow * scale:.1f} {y + 11}H{left + fast * scale:.1f}" stroke="#222"/>',
-            f'<text x="{left + fast * scale + 8:.1f}" y="{y + 16}">{speed:.1f}</text>',
-        ]
-    return "\n".join([*parts, "</svg>"]) + "\n"
+    scale = BARS / (max(most for _, _, (_, most) in rows) or 1.0)
+    yield f'<text x="10" y="{top + 20}" font-weight="bold">{escape(title)}</text>'
+    for index, (model, value, (least, most)) in enumerate(rows):
+        y = top + 34 + index * ROW
+        end = LABELS + most * scale
+        name = escape(Path(model).name[:30])
+        yield f'<text x="{LABELS - 10}" y="{y + 16}" text-anchor="end">{name}</text>'
+        yield f'<rect x="{LABELS}" y="{y}" width="{value * scale:.1f}" height="{BAR}" fill="#4477aa"/>'
+        if least < most:
+            yield f'<path d="M{LABELS + least * scale:.1f} {y + 11}H{end:.1f}" stroke="#222"/>'
+        yield f'<text x="{end + 8:.1f}" y="{y + 16}">{value:.1f}</text>'
 
 
 if __name__ == "__main__":

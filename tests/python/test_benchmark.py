@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import xml.etree.ElementTree as ET
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,6 +14,7 @@ import soundfile
 from rustasr import benchmark
 from rustasr.audio import load_audio
 from rustasr.errors import AudioError, ModelError
+from rustasr.scoring import SpeakerErrors
 from rustasr.types import Turn
 
 if TYPE_CHECKING:
@@ -35,6 +37,21 @@ def test_the_plot_is_well_formed_and_has_a_bar_for_each_model() -> None:
     root = ET.fromstring(benchmark.to_svg([measurement("a<b&c"), measurement("fast", (0.5, 0.5))]))
     bars = root.findall("{http://www.w3.org/2000/svg}rect")
     assert len(bars) == 2 and float(bars[1].attrib["width"]) > float(bars[0].attrib["width"])
+
+
+def test_the_plot_shows_the_error_rates_that_are_known() -> None:
+    made = replace(measurement("known"), wer=0.05, speakers=SpeakerErrors(10.0, 1.0, 0.5, 0.5, 2, 2))
+    other = replace(measurement("other"), wer=0.0)
+    root = ET.fromstring(benchmark.to_svg([made, other]))
+    tag = "{http://www.w3.org/2000/svg}"
+    texts = [text.text or "" for text in root.findall(f"{tag}text")]
+    titles = [text for text in texts if "," in text]
+    assert [title.split(",")[0] for title in titles] == ["Speed", "Word error rate", "Diarization error rate"]
+    widths = [float(bar.attrib["width"]) for bar in root.findall(f"{tag}rect")]
+    assert widths == pytest.approx([240, 240, 480, 0, 480]), "speed of two, WER of two, DER of one"
+    assert texts[texts.index(titles[2]) + 1 :] == ["known", "20.0"]
+    lowest = max(float(text.attrib["y"]) for text in root.findall(f"{tag}text"))
+    assert lowest < float(root.attrib["height"])
 
 
 @pytest.mark.weights

@@ -36,7 +36,9 @@ from rustasr.errors import AudioError, RustAsrError
 )
 @click.option("--repeat", type=click.IntRange(1, 100), default=3, show_default=True, help="Rounds.")
 @click.option("--output", type=click.Path(path_type=Path), metavar="JSON", help="Write all numbers here.")
-@click.option("--plot", type=click.Path(path_type=Path), metavar="SVG", help="Write a bar chart here.")
+@click.option(
+    "--plot", type=click.Path(path_type=Path), metavar="SVG", help="Write bars of speed and error rates here."
+)
 @device_options
 @decoding_options
 @click.option("--progress/--no-progress", default=None, help="Progress bar; default: on a terminal.")
