@@ -114,7 +114,7 @@ class Pickle:
     """Protocol-2 opcodes as torch.save writes them."""
 
     def __init__(self) -> None:
-        self.data = b"\x80\x02"
+        self.data = bytearray(b"\x80\x02")
 
     def add(self, value: Any) -> Pickle:
         if isinstance(value, dict):
@@ -166,7 +166,7 @@ class Pickle:
         return self
 
     def done(self) -> bytes:
-        return self.data + b"."
+        return bytes(self.data) + b"."
 
 
 class Call:
