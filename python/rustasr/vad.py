@@ -13,10 +13,11 @@ cut. Times are samples at 16 kHz; a span is half-open.
 from __future__ import annotations
 
 import math
+from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias, TypeVar, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,6 +37,8 @@ SpeechProbabilities: TypeAlias = Callable[[Iterable[Samples]], Iterable[float]]
 zeros). Its state begins anew with every call."""
 
 SILERO_WINDOW = {16000: 512, 8000: 256}  # samples of a frame, by sample rate (silero_vad utils_vad.py)
+_SPEECH, _SILENCE = 0.5, 0.15  # probabilities: speech above the one, none below the other
+_AWAKE_FRAMES = 31  # a second of speech
 _SILERO_BLOCK = 64 * SILERO_WINDOW[SAMPLE_RATE]  # samples for the network at once: what it does in one go
 
 
@@ -60,6 +63,15 @@ class Vad(Protocol):
         `blocks` are all samples of one recording, mono at 16 kHz, in pieces of any size: where they are
         cut makes no difference. Nothing is remembered from one call to the next.
         """
+        ...
+
+
+@runtime_checkable
+class GradedVad(Vad, Protocol):
+    """A detector that also says how sure it is."""
+
+    def graded(self, blocks: Iterable[Samples]) -> list[tuple[Span, float]]:
+        """The spans of `speech`, each with the highest probability in it."""
         ...
 
 
@@ -111,7 +123,9 @@ def load_vad(
     if not Path(wanted).exists() and registry.find(wanted) is None:
         raise ModelNotFoundError(f"vad: expected webrtc, silero or the path of a model, found {name!r}")
     chosen = _options(SileroOptions, options, "silero")
-    return SileroVad(SileroNetwork.load(wanted, device, threads, progress), chosen)
+    network = SileroNetwork.load(wanted, device, threads, progress)
+    network.restart_after_ms = (chosen or SileroOptions()).restart_after_ms
+    return SileroVad(network, chosen)
 
 
 T = TypeVar("T")
@@ -238,6 +252,11 @@ class SileroOptions:
     min_silence_at_max_speech_ms: a pause must be longer than this to be cut in.
     use_longest_pause: cut in the longest pause; False: in the last one.
 
+    One is not theirs:
+
+    restart_after_ms: after so much silence the network also listens without what it heard before, so that a
+        loud voice does not hide the quieter one that speaks next; 0: never, as theirs.
+
     Raises OptionError for a value outside its range.
     """
 
@@ -249,6 +268,7 @@ class SileroOptions:
     speech_pad_ms: float = 30.0
     min_silence_at_max_speech_ms: float = 98.0
     use_longest_pause: bool = True
+    restart_after_ms: float = 500.0
 
     def __post_init__(self) -> None:
         between("threshold", self.threshold, 0, 1)
@@ -259,7 +279,8 @@ class SileroOptions:
                 f"max_speech_duration_s: expected more than 0, found {self.max_speech_duration_s!r}"
             )
         durations = (
-            "min_speech_duration_ms min_silence_duration_ms speech_pad_ms min_silence_at_max_speech_ms"
+            "min_speech_duration_ms min_silence_duration_ms speech_pad_ms min_silence_at_max_speech_ms "
+            "restart_after_ms"
         )
         for name in durations.split():
             between(name, getattr(self, name), 0, 60_000)
@@ -268,15 +289,18 @@ class SileroOptions:
 class SileroNetwork:
     """Silero VAD 6.2 for 16 kHz in the compiled core: SpeechProbabilities.
 
-    May be called from several threads at once: every call has a state of its own.
+    May be called from several threads at once: every call has a state of its own. Where there was speech and
+    then silence for `restart_after_ms` (0: never), a second state begins anew beside it, and the higher
+    probability counts.
     """
 
-    def __init__(self, core: _core.Model) -> None:
+    def __init__(self, core: _core.Model, restart_after_ms: float = 0.0) -> None:
         if core.architecture != "silero-vad":
             raise UnsupportedModelError(
                 f"{core.path}: expected a detector of speech (silero-vad), found {core.architecture}"
             )
         self.core = core
+        self.restart_after_ms = restart_after_ms
 
     @classmethod
     def load(
@@ -291,13 +315,59 @@ class SileroNetwork:
     def __call__(self, blocks: Iterable[Samples]) -> Iterator[float]:
         """One probability per frame of 512 samples; AudioError where samples are not finite."""
         session = self.core.session()
+        n_pause = math.ceil(self.restart_after_ms * SAMPLE_RATE / 1000 / SILERO_WINDOW[SAMPLE_RATE])
+        fresh = _FreshEar(self.core.session(), n_pause) if n_pause else None
         for i, samples in enumerate(rebatch(blocks, _SILERO_BLOCK)):
             if not np.isfinite(samples).all():
                 raise AudioError(
                     f"samples {i * _SILERO_BLOCK} to {i * _SILERO_BLOCK + len(samples)}: expected finite "
                     "values, found NaN or infinite ones"
                 )
-            yield from session.speech_probabilities(samples).tolist()
+            probabilities = session.speech_probabilities(samples).tolist()
+            yield from probabilities if fresh is None else fresh.raised(samples, probabilities)
+
+
+@dataclass(slots=True)
+class _FreshEar:
+    """A second state beside the one that goes on: it begins anew in a pause, and its probabilities count
+    where they are higher, until the other hears speech as well.
+    """
+
+    session: _core.Session
+    n_pause: int  # frames of silence after speech in which it begins anew
+    listening: bool = False
+    heard: bool = False
+    n_silent: int = 0
+    n_awake: int = 0  # frames in a row in which the other hears speech
+
+    def raised(self, samples: Samples, probabilities: list[float]) -> list[float]:
+        """The probabilities of the next frames, raised where this one hears more."""
+        found, first = probabilities, 0
+        while first < len(probabilities):
+            if self.listening:
+                own = self.session.speech_probabilities(
+                    samples[first * SILERO_WINDOW[SAMPLE_RATE] :]
+                ).tolist()
+                found = found[:first] + [max(pair) for pair in zip(probabilities[first:], own, strict=True)]
+            change = self._change(probabilities, found, first)
+            found = found[:change] + probabilities[change:]
+            first = change
+        return found
+
+    def _change(self, probabilities: list[float], found: list[float], first: int) -> int:
+        """The frame before which it begins anew, or is no longer needed; else the end."""
+        for n in range(first, len(found)):
+            self.heard |= found[n] >= _SPEECH
+            self.n_silent = 0 if found[n] >= _SILENCE else self.n_silent + 1
+            self.n_awake = 0 if probabilities[n] < _SPEECH else self.n_awake + 1
+            if self.heard and self.n_silent >= self.n_pause:
+                self.listening, self.heard, self.n_silent = True, False, 0
+                self.session.reset()
+                return n + 1
+            if self.listening and self.n_awake >= _AWAKE_FRAMES:
+                self.listening = False
+                return n + 1
+        return len(found)
 
 
 class SileroVad:
@@ -308,7 +378,11 @@ class SileroVad:
         self.options = options or SileroOptions()
 
     def speech(self, blocks: Iterable[Samples]) -> list[Span]:
-        n_samples = 0
+        return [span for span, _ in self.graded(blocks)]
+
+    def graded(self, blocks: Iterable[Samples]) -> list[tuple[Span, float]]:
+        """The spans of `speech`, each with the highest probability in it."""
+        n_samples, size = 0, SILERO_WINDOW[SAMPLE_RATE]
 
         def counted() -> Iterator[Samples]:
             nonlocal n_samples
@@ -316,10 +390,15 @@ class SileroVad:
                 n_samples += len(block)
                 yield block
 
-        rules = _SileroRules(self.options, SAMPLE_RATE)
-        for i, probability in enumerate(self.network(counted())):
-            rules.frame(i * SILERO_WINDOW[SAMPLE_RATE], float(probability))
-        return rules.spans(n_samples)
+        rules, track = _SileroRules(self.options, SAMPLE_RATE), array("f")
+        for probability in self.network(counted()):
+            rules.frame(len(track) * size, float(probability))
+            track.append(probability)
+        values = np.array(track, np.float32)
+        return [
+            (span, float(values[span.start // size : math.ceil(span.end / size)].max(initial=0.0)))
+            for span in rules.spans(n_samples)
+        ]
 
 
 def speech_timestamps(
@@ -347,6 +426,8 @@ class _SileroRules:
 
     options: SileroOptions
     sample_rate: int
+    low: float = field(init=False)  # below this probability it is silent
+    longest: float = field(init=False)
     start: int | None = None  # of the span that is open
     pause: int = 0  # where the running pause began
     pauses: list[tuple[int, int]] = field(default_factory=list)  # (position, length) in which it may be cut
@@ -354,20 +435,23 @@ class _SileroRules:
     resumed: int = 0  # ... and where speech went on after that
     found: list[tuple[int, int]] = field(default_factory=list)
 
+    def __post_init__(self) -> None:
+        neg, window = self.options.neg_threshold, SILERO_WINDOW[self.sample_rate]
+        self.low = max(self.options.threshold - 0.15, 0.01) if neg is None else neg
+        longest = self.sample_rate * self.options.max_speech_duration_s
+        self.longest = longest - window - 2 * self._samples("speech_pad_ms")
+
     def frame(self, position: int, probability: float) -> None:
         """Takes the frame that begins at `position`."""
-        options = self.options
-        neg = options.neg_threshold
-        low = max(options.threshold - 0.15, 0.01) if neg is None else neg
-        if probability >= options.threshold:
+        if probability >= self.options.threshold:
             if self.pause:
                 self._resume(position)
             if self.start is None:
                 self.start = position
                 return
-        if self.start is not None and position - self.start > self._longest():
+        if self.start is not None and position - self.start > self.longest:
             self._cut(self.start, position)
-        if self.start is not None and probability < low:
+        if self.start is not None and probability < self.low:
             self._silence(self.start, position)
 
     def spans(self, n_samples: int) -> list[Span]:
@@ -379,10 +463,6 @@ class _SileroRules:
     def _samples(self, option: str) -> float:
         duration_ms: float = getattr(self.options, option)
         return self.sample_rate * duration_ms / 1000
-
-    def _longest(self) -> float:
-        window, pad = SILERO_WINDOW[self.sample_rate], self._samples("speech_pad_ms")
-        return self.sample_rate * self.options.max_speech_duration_s - window - 2 * pad
 
     def _resume(self, position: int) -> None:
         length = position - self.pause

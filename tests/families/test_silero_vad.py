@@ -245,7 +245,8 @@ def test_recordings_give_the_official_spans(
     renamed = {"min_silence_at_max_speech": "min_silence_at_max_speech_ms",
                "use_max_poss_sil_at_max_speech": "use_longest_pause"}  # fmt: skip
     for case in GOLDENS["recordings"][name]["cases"]:
-        options = SileroOptions(**{renamed.get(key, key): value for key, value in case["options"].items()})
+        given = {renamed.get(key, key): value for key, value in case["options"].items()}
+        options = SileroOptions(**given, restart_after_ms=0)
         found = load_vad(silero_gguf, options).speech([samples])
         assert [list(span) for span in found] == case["spans"], case["options"]
 
@@ -272,6 +273,43 @@ def test_samples_that_are_not_finite_are_refused(random_gguf: Path) -> None:
     samples[40_000] = math.nan
     with pytest.raises(AudioError, match="samples 32768 to 65536: expected finite values"):
         load_vad(random_gguf).speech([samples])
+
+
+@pytest.mark.weights
+@pytest.mark.shared
+def test_a_quieter_voice_after_a_loud_one_is_heard_as_alone(silero_gguf: Path, shared_audio: Path) -> None:
+    """The official network still listens for the loud voice, and loses a third of what the other says."""
+    loud, quiet = (load_audio(shared_audio / "en" / n) for n in ("LJ001-0026.flac", "mfa_cold_corpus.flac"))
+    both = [loud, np.zeros(11_200, np.float32), quiet]
+    first = len(loud) + 11_200
+
+    def seconds(blocks: list[np.ndarray], since: int, options: SileroOptions) -> float:
+        spans = load_vad(silero_gguf, options).speech(blocks)
+        return sum(max(0, span.end - max(span.start, since)) for span in spans) / 16000
+
+    official = SileroOptions(restart_after_ms=0)
+    alone = seconds([quiet], 0, official)
+    assert seconds(both, first, official) < 0.8 * alone
+    assert seconds(both, first, SileroOptions()) > 0.95 * alone
+
+
+@pytest.mark.weights
+def test_after_a_pause_probabilities_are_only_raised(silero_gguf: Path, jfk_path: Path) -> None:
+    """Whatever the blocks; up to the first pause they are the official ones."""
+    jfk = load_audio(jfk_path)
+    samples = np.concatenate([jfk, np.zeros(512 * 40, np.float32), jfk / 16])
+    core = open_network(silero_gguf)
+    official = list(SileroNetwork(core)([samples]))
+    found = list(SileroNetwork(core, 500)([samples]))
+    assert len(found) == len(official)
+    assert all(new >= old for new, old in zip(found, official, strict=True))
+    pause = next(
+        n for n in range(16, len(found)) if max(official[:n]) > 0.5 > 0.15 > max(official[n - 16 : n])
+    )
+    assert found[:pause] == official[:pause]
+    assert found != official
+    blocks = [samples[at : at + 777] for at in range(0, len(samples), 777)]
+    assert list(SileroNetwork(core, 500)(blocks)) == found
 
 
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="no /proc to read the size from")
