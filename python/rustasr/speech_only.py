@@ -9,32 +9,41 @@
 
 from __future__ import annotations
 
+import bisect
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from rustasr.audio import SAMPLE_RATE
-from rustasr.coverage import coverage, with_coverage
+from rustasr.coverage import SLACK_S, coverage, with_coverage
 from rustasr.packing import PackedSource
 from rustasr.progress import PartialText, Progress, ProgressCallback, TextCallback
-from rustasr.vad import Span
+from rustasr.repetition import with_flag
+from rustasr.segments import split
+from rustasr.vad import GradedVad, Span
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
     from rustasr.audio import AudioSource
-    from rustasr.types import Segment, TranscriptionResult
+    from rustasr.types import Segment, TranscriptionResult, Word
     from rustasr.vad import Vad
+
+SURE = 0.95  # speech in which a detector's probability never gets so high is in doubt
+NO_SPEECH = "no_speech"  # the flag
 
 
 @dataclass(frozen=True, slots=True)
 class Speech:
-    """What a detector heard in a recording of `n_samples` samples: spans, rising and apart."""
+    """What a detector heard in a recording of `n_samples` samples: spans, rising and apart. `doubtful` are
+    those of them about which a detector that has probabilities is never sure.
+    """
 
     spans: tuple[Span, ...]
     n_samples: int
+    doubtful: tuple[Span, ...] = ()
 
     @property
     def duration(self) -> float:
@@ -50,12 +59,22 @@ class Speech:
 
     def within(self, parts: Sequence[tuple[int, int | None]]) -> Speech:
         """Only what lies in the parts, (start, end) in samples that rise; None: to the end."""
-        cut = [
-            Span(max(span.start, first), span.end if last is None else min(span.end, last))
-            for first, last in parts
-            for span in self.spans
-        ]
-        return Speech(tuple(span for span in cut if span.length > 0), self.n_samples)
+
+        def cut(spans: Sequence[Span]) -> tuple[Span, ...]:
+            pieces = (
+                Span(max(span.start, first), span.end if last is None else min(span.end, last))
+                for first, last in parts
+                for span in spans
+            )
+            return tuple(span for span in pieces if span.length > 0)
+
+        return Speech(cut(self.spans), self.n_samples, cut(self.doubtful))
+
+    @property
+    def sure(self) -> Speech:
+        """Only what is not in doubt."""
+        doubtful = set(self.doubtful)
+        return Speech(tuple(span for span in self.spans if span not in doubtful), self.n_samples)
 
 
 def find_speech(vad: Vad, blocks: Iterable[NDArray[np.float32]]) -> Speech:
@@ -69,10 +88,29 @@ def find_speech(vad: Vad, blocks: Iterable[NDArray[np.float32]]) -> Speech:
             yield block
 
     rest = counted()
-    spans = vad.speech(rest)
+    graded = vad.graded(rest) if isinstance(vad, GradedVad) else [(span, 1.0) for span in vad.speech(rest)]
     for _ in rest:  # what a detector may have left: the length has to be known
         pass
-    return Speech(tuple(spans), n_samples)
+    doubtful = [span for span, probability in graded if probability < SURE]
+    return Speech(tuple(span for span, _ in graded), n_samples, tuple(doubtful))
+
+
+def doubted(segments: Iterable[Segment], sure: Sequence[tuple[float, float]]) -> Iterator[Segment]:
+    """The segments, flagged where no speech is near that is sure (start, end in seconds, rising and apart).
+
+    A segment whose words have times is divided between what is near and what is not.
+    """
+    starts, ends = [start for start, _ in sure], [end for _, end in sure]
+
+    def is_near(item: Segment | Word) -> bool:
+        first = bisect.bisect_left(ends, item.start - SLACK_S)
+        return first < len(starts) and starts[first] <= item.end + SLACK_S
+
+    for segment in segments:
+        near = [is_near(word) for word in segment.words or ()] or [is_near(segment)]
+        cuts = [n for n in range(1, len(near)) if near[n] != near[n - 1]]
+        for first, part in zip([0, *cuts], split(segment, cuts), strict=True):
+            yield part if near[first] else with_flag(part, NO_SPEECH)
 
 
 class SpeechOnly:
@@ -97,8 +135,9 @@ class SpeechOnly:
         return replace(result, coverage=coverage(self._speech.seconds, result.segments))
 
     def covered(self, result: TranscriptionResult) -> TranscriptionResult:
-        """The same, with a warning where there are gaps."""
-        return with_coverage(result, self._speech.seconds)
+        """The same, with a warning where there are gaps, and with flags where nobody may have spoken."""
+        segments = tuple(doubted(result.segments, self._speech.sure.seconds))
+        return with_coverage(replace(result, segments=segments), self._speech.seconds)
 
     def progress(self, report: ProgressCallback) -> ProgressCallback:
         """`report` in the recording's times, for a family that transcribes `source`."""
@@ -127,4 +166,4 @@ class SpeechOnly:
         return self.source.moment(packed_s, self.duration)
 
 
-__all__ = ["Speech", "SpeechOnly", "find_speech"]
+__all__ = ["Speech", "SpeechOnly", "doubted", "find_speech"]

@@ -47,11 +47,12 @@ BLOCK_SECONDS = 10.0
 BATCHES_AHEAD = 4  # windows for so many batches are read ahead, to put like lengths together
 SHORTEST_WINDOW_S = 0.1  # nothing is said in less, and some front ends need more than one frame
 HOTWORD_BEAMS = 4  # beams when hotwords are given and `beam_size` is not
-# What is said between two pauses is in doubt below this mean log-probability of its tokens. Measured on small
-# checkpoints: segments of speech are above -0.04 (CTC), -0.20 (RNN-T) and -0.05 (TDT), those of music and
-# noise below -0.19, -0.28 and -0.42.
-UNSURE_LOGPROB = {"ctc": -0.12, "rnnt": -0.23, "tdt": -0.23}
-UNSURE_PAUSE_S = 1.0
+# Words that follow each other are in doubt below this mean log-probability of their tokens. Measured on small
+# checkpoints: six words of speech are above -0.07 (CTC), -0.25 (RNN-T) and -0.19 (TDT), segments of music and
+# noise mostly below -0.19, -0.28 and -0.42.
+UNSURE_LOGPROB = {"ctc": -0.12, "rnnt": -0.25, "tdt": -0.23}
+UNSURE_WORDS = 6  # a word or two say too little by themselves ...
+UNSURE_PAUSE_S = 1.0  # ... unless there are no more between two pauses
 SENTENCE_ENDS = (".", "?", "!")  # NeMo's default segment_seperators; "…" and others end no segment there
 
 
@@ -280,25 +281,28 @@ class Conformer(Family[ConformerOptions, _Run]):
         for i, word in enumerate(words):
             is_last = i == len(words) - 1
             if is_last or word.text.endswith(SENTENCE_ENDS) or sure[i] != sure[i + 1]:
-                flags = () if sure[i] else ("low_confidence",)
-                yield self._segment(run, window, heard, words[first : i + 1], flags)
+                some = words[first : i + 1]
+                flags = () if sure[i] and self._believed(some, heard) else ("low_confidence",)
+                yield self._segment(run, window, heard, some, flags)
                 first = i + 1
 
     def _sure(self, words: Sequence[TimedWord], heard: Heard) -> list[bool]:
-        """Which words may be believed: all between two pauses or none of them, and none in a window that is
-        in doubt as a whole (a word or two say too little by themselves).
+        """Which words may be believed: none of a run of UNSURE_WORDS (fewer where pauses leave no more) that
+        is in doubt, and none in a window that is in doubt as a whole.
         """
-
-        def is_sure(some: Sequence[TimedWord]) -> bool:
-            logprobs = [heard.logprobs[place] for word in some for place in word.places]
-            return sum(logprobs) / max(1, len(logprobs)) >= self._unsure
-
-        sure, first, all_sure = list[bool](), 0, is_sure(words)
+        sure, first = [self._believed(words, heard)] * len(words), 0
         for i, word in enumerate(words):
             if i == len(words) - 1 or (words[i + 1].start - word.end) * heard.frame_s >= UNSURE_PAUSE_S:
-                sure += [all_sure and is_sure(words[first : i + 1])] * (i + 1 - first)
+                size = min(UNSURE_WORDS, i + 1 - first)
+                for n in range(first, i + 2 - size):
+                    if not self._believed(words[n : n + size], heard):
+                        sure[n : n + size] = [False] * size
                 first = i + 1
         return sure
+
+    def _believed(self, words: Sequence[TimedWord], heard: Heard) -> bool:
+        logprobs = [heard.logprobs[place] for word in words for place in word.places]
+        return sum(logprobs) / max(1, len(logprobs)) >= self._unsure
 
     def _segment(
         self,
