@@ -29,6 +29,7 @@
 #include "models/speaker_session.h"
 #include "nn/convolution.h"
 #include "nn/layers.h"
+#include "nn/residual.h"
 
 namespace rustasr {
 namespace {
@@ -91,23 +92,6 @@ class NormRelu {
     ggml_tensor *scale_, *shift_;  // [n]
 };
 
-/// relu(conv2(relu(conv1(x))) + x), the mels halved where there is a shortcut.
-class ResidualBlock {
-   public:
-    ResidualBlock(Weights weights, int64_t n, bool halves)
-        : conv1_(weights / "conv1", {n, n, 3, 3, halves ? 2 : 1}), conv2_(weights / "conv2", {n, n, 3, 3}) {
-        if (halves) shortcut_.emplace_back(weights / "shortcut", ConvShape{n, n, 1, 1, 2});
-    }
-    ggml_tensor* operator()(Graph& graph, ggml_tensor* x) const {
-        ggml_tensor* residual = shortcut_.empty() ? x : shortcut_.front()(graph, x, Activation::None);
-        return conv2_(graph, conv1_(graph, x, Activation::Relu), Activation::Relu, residual);
-    }
-
-   private:
-    ExactConv2d conv1_, conv2_;
-    std::vector<ExactConv2d> shortcut_;  // none or one
-};
-
 /// [n_mels, T, B] → [n_mels/8 · channels, T, B], the channels of a mel as neighbours.
 class Head {
    public:
@@ -115,8 +99,10 @@ class Head {
         : conv1_(weights / "conv1", {1, config.head_channels, 3, 3}),
           conv2_(weights / "conv2", {config.head_channels, config.head_channels, 3, 3, 2}) {
         for (const char* layer : {"layer1", "layer2"}) {
-            for (int i = 0; i < 2; ++i)
-                blocks_.emplace_back(weights / layer / i, config.head_channels, i == 0);
+            for (int i = 0; i < 2; ++i) {
+                const ResidualShape shape{config.head_channels, config.head_channels, i == 0 ? 2 : 1};
+                blocks_.emplace_back(weights / layer / i, shape);
+            }
         }
     }
     ggml_tensor* operator()(Graph& graph, ggml_tensor* x) const {
@@ -259,17 +245,6 @@ class DenseBlock {
     Activation activation_;
 };
 
-/// Mean and deviation (of n - 1) over frames: x [C, T, B] → [2 C, B].
-ggml_tensor* statistics(Graph& graph, ggml_tensor* x) {
-    ggml_context* ctx = graph.ctx();
-    const auto n_frames = static_cast<float>(x->ne[1]);
-    ggml_tensor* by_channel = ggml_cont(ctx, ggml_transpose(ctx, x));  // [T, C, B]
-    ggml_tensor* mean = ggml_mean(ctx, by_channel);                    // [1, C, B]
-    ggml_tensor* square = ggml_sum_rows(ctx, ggml_sqr(ctx, ggml_sub(ctx, by_channel, mean)));
-    ggml_tensor* deviation = ggml_sqrt(ctx, ggml_scale(ctx, square, 1 / (n_frames - 1)));
-    return ggml_reshape_2d(ctx, ggml_concat(ctx, mean, deviation, 1), 2 * x->ne[0], x->ne[2]);
-}
-
 class Campplus : public SpeakerModel {
    public:
     Campplus(std::unique_ptr<WeightStore> store, const CamppConfig& config)
@@ -291,9 +266,10 @@ class Campplus : public SpeakerModel {
     }
 
     ggml_tensor* embed(Graph& graph, ggml_tensor* features) const override {
-        ggml_tensor* x = graph.on_cpu() ? front_by_piece(graph, features) : front(graph, features);
+        ggml_tensor* x =
+            piece_by_piece(graph, features, [&](ggml_tensor* piece) { return front(graph, piece); });
         for (size_t i = 0; i < blocks_.size(); ++i) x = blocks_[i](graph, x, "block" + std::to_string(i + 1));
-        return dense_(graph, graph.tap("stats", statistics(graph, x)));
+        return dense_(graph, graph.tap("stats", time_statistics(graph, x)));
     }
     size_t max_nodes(int64_t n_frames) const override {
         const auto n_segments = static_cast<size_t>((n_frames / 2) / segment_frames_ + 2);
@@ -304,18 +280,6 @@ class Campplus : public SpeakerModel {
     ggml_tensor* front(Graph& graph, ggml_tensor* features) const {
         ggml_tensor* x = graph.tap("head", head_(graph, features));
         return graph.tap("tdnn", over_frames(graph, tdnn_, x, Activation::Relu));
-    }
-    // The places of one piece stay in the second-level cache, those of a batch do not.
-    ggml_tensor* front_by_piece(Graph& graph, ggml_tensor* features) const {
-        ggml_context* ctx = graph.ctx();
-        ggml_tensor* all = nullptr;
-        for (int64_t b = 0; b < features->ne[2]; ++b) {
-            ggml_tensor* piece = ggml_view_2d(ctx, features, features->ne[0], features->ne[1],
-                                              features->nb[1], static_cast<size_t>(b) * features->nb[2]);
-            ggml_tensor* x = front(graph, piece);
-            all = all ? ggml_concat(ctx, all, x, 2) : x;
-        }
-        return all;
     }
 
     Head head_;

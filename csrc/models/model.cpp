@@ -15,6 +15,7 @@ using Factory = std::unique_ptr<Model> (*)(std::unique_ptr<WeightStore>);
 const std::map<std::string, Factory> kFamilies = {
     {"gigaam", make_gigaam},       {"parakeet", make_parakeet},     {"whisper", make_whisper},
     {"qwen3_asr", make_qwen3_asr}, {"silero-vad", make_silero_vad}, {"campplus", make_campplus},
+    {"wespeaker", make_wespeaker},
 };
 
 std::string family_names() {

@@ -141,5 +141,6 @@ std::unique_ptr<Model> make_parakeet(std::unique_ptr<WeightStore> store);
 std::unique_ptr<Model> make_qwen3_asr(std::unique_ptr<WeightStore> store);
 std::unique_ptr<Model> make_silero_vad(std::unique_ptr<WeightStore> store);
 std::unique_ptr<Model> make_campplus(std::unique_ptr<WeightStore> store);
+std::unique_ptr<Model> make_wespeaker(std::unique_ptr<WeightStore> store);
 
 }  // namespace rustasr

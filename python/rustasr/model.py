@@ -34,6 +34,8 @@ FAMILIES = {
 NOT_TRANSCRIBERS = {
     "silero-vad": "a detector of speech and does not transcribe: use it with another model "
     "(--vad silero, rustasr.load_vad)",
+    "wespeaker": "a speaker encoder and does not transcribe: it tells voices apart beside another model "
+    "(--encoder, rustasr.load_speaker_encoder)",
     "campplus": "a speaker encoder and does not transcribe: it tells voices apart beside another model "
     "(rustasr.load_speaker_encoder)",
 }

@@ -347,6 +347,17 @@ MODELS: tuple[ModelInfo, ...] = (
         package_weights_sha256=_CAMPPLUS_ZH_EN,
         qtype="f32",
     ),
+    # "CC BY 4.0": WeSpeaker's statement on models trained on VoxCeleb (docs/pretrained.md).
+    ModelInfo(
+        name="wespeaker-resnet34-lm",
+        model_type=ModelType.SPEAKER,
+        repository="Wespeaker/wespeaker-voxceleb-resnet34-LM",
+        files=("avg_model.pt",),
+        languages=(),
+        license="CC-BY-4.0",
+        parameters=6_634_336,
+        qtype="f32",
+    ),
 )
 
 ALIASES = {

@@ -64,6 +64,11 @@ def povey_window(length: int) -> NDArray[np.float32]:
     return (hann**0.85).astype(np.float32)
 
 
+def hamming_window(length: int) -> NDArray[np.float32]:
+    """The symmetric Hamming window [length], Kaldi's "hamming" (feature-window.cc)."""
+    return (0.54 - 0.46 * np.cos(2.0 * np.pi * np.arange(length) / (length - 1))).astype(np.float32)
+
+
 def kaldi_filterbank(
     n_mels: int, n_fft: int, sample_rate: int = 16000, min_hz: float = 20.0
 ) -> NDArray[np.float32]:

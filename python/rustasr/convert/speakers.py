@@ -45,8 +45,12 @@ class Voices:
         }
 
 
-def kaldi_metadata(n_mels: int) -> Metadata:
-    """`frontend.*` of Kaldi's log-mel energies without dither, less their mean over the piece."""
+def kaldi_metadata(n_mels: int, scale: float = 1.0) -> Metadata:
+    """`frontend.*` of Kaldi's log-mel energies without dither, less their mean over the piece.
+
+    `scale` is what the official front end multiplies samples from -1 to 1 with: behind the mean nothing is
+    left of it but where the floor of the logarithm lies.
+    """
     return {
         "frontend.sample_rate": Field("u32", SAMPLE_RATE),
         "frontend.n_fft": Field("u32", N_FFT),
@@ -59,7 +63,7 @@ def kaldi_metadata(n_mels: int) -> Metadata:
         "frontend.framing": Field("str", "kaldi"),
         "frontend.preemphasis": Field("f32", 0.97),
         "frontend.log": Field("str", "ln"),
-        "frontend.floor": Field("f32", float(np.finfo(np.float32).eps)),
+        "frontend.floor": Field("f32", float(np.finfo(np.float32).eps) / scale**2),
         "frontend.floor_mode": Field("str", "clamp"),
         "frontend.normalize": Field("str", "mean"),
     }
