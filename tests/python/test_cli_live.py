@@ -76,28 +76,29 @@ def test_live_text_is_beside_what_is_written(echo: EchoModel, tmp_path: Path) ->
 def test_a_terminal_gets_live_text_in_place_of_the_result(
     echo: EchoModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(command._Live, "of", lambda outputs: command._Live.IN_PLACE)
+    monkeypatch.setattr(command._Live, "of", lambda *_, **__: command._Live.IN_PLACE)
     result = run(talk(tmp_path), "--stream-text")
     assert (result.stdout, result.stderr) == ("heard 16000 samples\n" * 2, "")
 
 
 @pytest.mark.parametrize(
-    ("options", "tty", "in_place"),
+    ("options", "tty", "named", "in_place"),
     [
-        ([], True, True),
-        ([], False, False),
-        (["--format", "json"], True, False),
-        (["--format", "text", "--format", "srt"], True, False),
+        ([], True, False, True),
+        ([], False, False, False),
+        ([], True, True, False),  # the result has names of speakers, live text has not
+        (["--format", "json"], True, False, False),
+        (["--format", "text", "--format", "srt"], True, False, False),
     ],
 )
 def test_where_live_text_goes(
-    options: list[str], tty: bool, in_place: bool, monkeypatch: pytest.MonkeyPatch
+    options: list[str], tty: bool, named: bool, in_place: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from rustasr.cli.outputs import Outputs
 
     monkeypatch.setattr("sys.stdout.isatty", lambda: tty, raising=False)
     outputs = Outputs.plan(tuple(options[1::2]), None, None, ["a.wav"])
-    assert (command._Live.of(outputs) is command._Live.IN_PLACE) is in_place
+    assert (command._Live.of(outputs, named=named) is command._Live.IN_PLACE) is in_place
 
 
 def test_an_aligner_is_handed_on(echo: EchoModel, tmp_path: Path) -> None:
