@@ -123,9 +123,7 @@ def load_vad(
     if not Path(wanted).exists() and registry.find(wanted) is None:
         raise ModelNotFoundError(f"vad: expected webrtc, silero or the path of a model, found {name!r}")
     chosen = _options(SileroOptions, options, "silero")
-    network = SileroNetwork.load(wanted, device, threads, progress)
-    network.restart_after_ms = (chosen or SileroOptions()).restart_after_ms
-    return SileroVad(network, chosen)
+    return SileroVad(SileroNetwork.load(wanted, device, threads, progress), chosen)
 
 
 T = TypeVar("T")
@@ -255,7 +253,8 @@ class SileroOptions:
     One is not theirs:
 
     restart_after_ms: after so much silence the network also listens without what it heard before, so that a
-        loud voice does not hide the quieter one that speaks next; 0: never, as theirs.
+        loud voice does not hide the quieter one that speaks next; 0: never, as theirs. SileroNetwork can;
+        any other network hears as it does.
 
     Raises OptionError for a value outside its range.
     """
@@ -301,6 +300,10 @@ class SileroNetwork:
             )
         self.core = core
         self.restart_after_ms = restart_after_ms
+
+    def restarting(self, after_ms: float) -> SileroNetwork:
+        """The same network with another `restart_after_ms`."""
+        return SileroNetwork(self.core, after_ms)
 
     @classmethod
     def load(
@@ -374,8 +377,10 @@ class SileroVad:
     """Spans by Silero's rules from the probabilities of a network."""
 
     def __init__(self, network: SpeechProbabilities, options: SileroOptions | None = None) -> None:
-        self.network = network
         self.options = options or SileroOptions()
+        if isinstance(network, SileroNetwork):
+            network = network.restarting(self.options.restart_after_ms)
+        self.network = network
 
     def speech(self, blocks: Iterable[Samples]) -> list[Span]:
         return [span for span, _ in self.graded(blocks)]

@@ -28,7 +28,7 @@ from rustasr.errors import (
     OptionError,
     UnsupportedModelError,
 )
-from rustasr.vad import SileroNetwork, SileroOptions, Span, WebRtcOptions
+from rustasr.vad import SileroNetwork, SileroOptions, SileroVad, Span, WebRtcOptions
 from vad_tracks import signals
 
 DATA = Path(__file__).parent.parent / "data"
@@ -291,6 +291,9 @@ def test_a_quieter_voice_after_a_loud_one_is_heard_as_alone(silero_gguf: Path, s
     alone = seconds([quiet], 0, official)
     assert seconds(both, first, official) < 0.8 * alone
     assert seconds(both, first, SileroOptions()) > 0.95 * alone
+    for options in (official, SileroOptions()):  # the option counts for a network of the caller's too
+        vad = SileroVad(SileroNetwork(open_network(silero_gguf)), options)
+        assert vad.speech(both) == load_vad(silero_gguf, options).speech(both)
 
 
 @pytest.mark.weights
