@@ -45,7 +45,7 @@ struct Lines {
     int64_t stride, n, vectors;
 };
 
-// Rows of a cache lie far apart, a few cache lines each: the processor does not guess the next.
+// Rows may lie far apart, a few cache lines each, and the processor then does not guess the next.
 RUSTASR_INLINE void fetch(const Lines& lines, int64_t begin, int64_t end, int64_t nbytes) {
 #if defined(__GNUC__)
     for (int64_t j = begin; j < smaller(end, lines.n); j++) {
