@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from legacy_torch import write_legacy
 from numpy.typing import NDArray
 
 from gguf_contents import PROVENANCE, assert_same_tensors, converted, differing_keys
@@ -23,13 +24,16 @@ from rustasr.convert.whisper_sources import open_whisper, release_name
 from rustasr.convert.whisper_tables import LANGUAGES, RELEASES
 from rustasr.errors import ModelFileError, OptionError
 from tiny_whisper import DIMS, Checkpoint, make_checkpoint, write_hugging_face
-from whisper_writers import write_ctranslate2, write_openai_pt, write_whispercpp
+from whisper_writers import openai_root, write_ctranslate2, write_openai_pt, write_whispercpp
 
 WRITERS: dict[str, Callable[[Path, Checkpoint], Path]] = {
     "hugging_face": write_hugging_face,
     "hugging_face_sharded": lambda path, made: write_hugging_face(path, made, shards=3),
     "ctranslate2": write_ctranslate2,
     "openai_pt": write_openai_pt,
+    "openai_pt_legacy": lambda path, made: write_legacy(
+        path, openai_root(made), {str(i): value for i, value in enumerate(made.tensors.values())}
+    ),
     "whispercpp": write_whispercpp,
 }
 

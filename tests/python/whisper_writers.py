@@ -219,14 +219,19 @@ def write_torch_zip(path: Path, pickle: bytes, storages: list[Array], root: str 
     return path
 
 
-def openai_pickle(checkpoint: Checkpoint) -> bytes:
-    """data.pkl of an OpenAI checkpoint; storage keys count up in the order of the tensors."""
+def openai_root(checkpoint: Checkpoint) -> dict[str, Any]:
+    """What an OpenAI checkpoint holds; storage keys count up in the order of the tensors."""
     dims = {name: getattr(checkpoint.dims, name) for name in checkpoint.dims.__dataclass_fields__}
     state = {
         name: torch_tensor(value, str(index))
         for index, (name, value) in enumerate(checkpoint.tensors.items())
     }
-    return Pickle().add({"dims": dims, "model_state_dict": state}).done()
+    return {"dims": dims, "model_state_dict": state}
+
+
+def openai_pickle(checkpoint: Checkpoint) -> bytes:
+    """data.pkl of an OpenAI checkpoint."""
+    return Pickle().add(openai_root(checkpoint)).done()
 
 
 def write_openai_pt(path: Path, checkpoint: Checkpoint) -> Path:

@@ -4,8 +4,11 @@ A `torch.save` file is an uncompressed zip: `<root>/data.pkl`, a pickle whose te
 one `<root>/data/<key>` per storage (torch/serialization.py, torch/_utils.py). Python's unpickler would call
 whatever a hostile pickle names; this one does not unpickle at all. It walks the opcodes (decoded by the
 standard `pickletools`) with a small stack machine that knows plain containers, numbers, text, the few
-constructors of tensors, OmegaConf's nodes and TorchScript's modules, and refuses the rest by name. The
-format before torch 1.6 (one bare pickle) is recognised and refused with advice.
+constructors of tensors, OmegaConf's nodes and TorchScript's modules, and refuses the rest by name.
+
+A file of torch before 1.6 is five pickles in a row (magic number, version, machine, the object, the keys of
+its storages), and behind them the storages in the order of the keys: the number of elements in 8 bytes, the
+elements.
 """
 
 from __future__ import annotations
@@ -33,6 +36,8 @@ ZIP_HEAD = b"PK\x03\x04"
 _MAX_PICKLE_BYTES = 16 << 20
 _MAX_OPERATIONS = 1 << 18  # the largest Whisper needs 40,000
 _MAX_MODULE_DEPTH = 16
+_LEGACY_VERSION = 1001
+_LARGEST = 1 << 62  # of the numbers that place a tensor in its file
 _STORAGES = {"HalfStorage": "<f2", "FloatStorage": "<f4", "DoubleStorage": "<f8", "BFloat16Storage": "<u2",
              "LongStorage": "<i8"}  # fmt: skip
 _NAMES = {"HalfStorage": "f16", "FloatStorage": "f32", "DoubleStorage": "f64", "BFloat16Storage": "bf16",
@@ -96,15 +101,15 @@ class _Mark:
 
 
 class TorchArchive:
-    """A zip checkpoint: `root` is the object that was saved, with TorchTensor leaves."""
+    """A checkpoint: `root` is the object that was saved, with TorchTensor leaves."""
 
     def __init__(self, source: Path | MappedFile) -> None:
         self.file = source if isinstance(source, MappedFile) else MappedFile(source)
         self.path = path = self.file.path
+        self._starts: dict[str, int] | None = None  # of the storages, by key; a zip is asked for each
         if self.file.read(0, len(LEGACY_HEAD)) == LEGACY_HEAD:
-            raise UnsupportedModelError(
-                f"{path}: saved in the format before torch 1.6; load it with torch and torch.save it again"
-            )
+            self.root, self._starts = self._read_legacy()
+            return
         try:
             with zipfile.ZipFile(self.file.stream()) as archive:
                 self.entries = {entry.filename: entry for entry in archive.infolist()}
@@ -137,6 +142,54 @@ class TorchArchive:
             raise UnsupportedModelError(f"{self.path}: saved on a big-endian machine")
         return archive.read(entry), prefix
 
+    def _read_legacy(self) -> tuple[Any, dict[str, int]]:
+        """The object in a file of torch before 1.6, and where each of its storages begins."""
+        version, offset = self._next_pickle(len(LEGACY_HEAD), "version")
+        machine, offset = self._next_pickle(offset, "machine")
+        if version.result != _LEGACY_VERSION or not isinstance(machine.result, dict):
+            raise UnsupportedModelError(
+                f"{self.path}: version {shown(version.result)} of the format before torch 1.6, expected "
+                f"{_LEGACY_VERSION}; load it with torch and torch.save it again"
+            )
+        if machine.result.get("little_endian") is not True:
+            raise UnsupportedModelError(f"{self.path}: saved on a big-endian machine")
+        content, offset = self._next_pickle(offset, "object")
+        listed, offset = self._next_pickle(offset, "keys of the storages")
+        return content.result, self._storage_starts(content.storages, listed.result, offset)
+
+    def _next_pickle(self, offset: int, what: str) -> tuple[_Machine, int]:
+        """One of the pickles in a row, read, and where the next one begins."""
+        machine = _Machine(self.file.read(offset, _MAX_PICKLE_BYTES), f"{self.path}: {what} (byte {offset})")
+        machine.result = machine.run()
+        machine.data = b""
+        return machine, offset + machine.end
+
+    def _storage_starts(self, storages: dict[str, Storage], listed: Any, offset: int) -> dict[str, int]:
+        """The storages that lie behind each other from `offset` on, in the order `listed`."""
+        keys = [key for key in listed if isinstance(key, str)] if isinstance(listed, list) else []
+        if len(keys) != len(storages) or set(keys) != set(storages):
+            raise ModelFileError(
+                f"{self.path}: lists {len(keys)} storages (before byte {offset}), and its tensors lie in "
+                f"{len(storages)}, not the same ones: damaged"
+            )
+        starts = {}
+        for key in keys:
+            storage = storages[key]
+            count = int(self.file.array(offset, (1,), "<i8", f"the length of storage {key!r:.80}")[0])
+            if count != storage.count:
+                raise ModelFileError(
+                    f"{self.path}: storage {key!r:.80} (byte {offset}) has {count} elements, its tensors say "
+                    f"{storage.count}: damaged"
+                )
+            starts[key] = offset + 8
+            offset += 8 + count * np.dtype(_STORAGES[storage.kind]).itemsize
+            if offset > self.file.size:
+                raise ModelFileError(
+                    f"{self.path}: storage {key!r:.80} ends at byte {offset}, the file has {self.file.size}: "
+                    "truncated or damaged, fetch it again"
+                )
+        return starts
+
     def tensor(self, name: str, value: Any) -> SourceTensor:
         """A leaf of `root` as a source tensor; its bounds are checked here, its data read later."""
         if not isinstance(value, TorchTensor):
@@ -152,10 +205,14 @@ class TorchArchive:
 
         def read(rows: slice = ALL_ROWS) -> NDArray[Any]:
             flat = self.file.array(start, (value.storage.count,), dtype.str, f"storage of {name!r}")
+            # Before torch 1.6 storages lie at odd places, behind pickles of any length: then this is a copy.
+            flat = np.require(flat, requirements="A")
             strides = tuple(step * dtype.itemsize for step in value.strides)
             view = np.lib.stride_tricks.as_strided(
                 flat[value.offset :], value.shape, strides, writeable=False
-            )[rows]
+            )
+            if value.shape:
+                view = view[rows]
             if value.storage.kind == "BFloat16Storage":
                 return bf16_floats(np.ascontiguousarray(view))
             return view.astype(np.float32) if dtype == np.float64 else view
@@ -163,7 +220,9 @@ class TorchArchive:
         return SourceTensor(name, value.shape, read, _NAMES[value.storage.kind])
 
     def _data_offset(self, name: str, storage: Storage, item_size: int) -> int:
-        """Where the storage's bytes begin in the file (zip local header + names)."""
+        """Where the storage's bytes begin in the file (in a zip behind local header and names)."""
+        if self._starts is not None:
+            return self._starts[storage.key]
         entry = self.entries.get(f"{self.prefix}data/{storage.key}")
         if entry is None:
             raise ModelFileError(
@@ -193,6 +252,9 @@ class _Machine:
         self.where = where
         self.stack: list[Any] = []
         self.memo: dict[int, Any] = {}
+        self.storages: dict[str, Storage] = {}  # by key
+        self.end = 0  # behind the last operation that was read
+        self.result: Any = None
 
     def run(self) -> Any:
         for count, (name, argument) in enumerate(self._operations()):
@@ -207,7 +269,9 @@ class _Machine:
 
     def _operations(self) -> Iterator[tuple[str, Any]]:
         try:
-            for opcode, argument, _ in pickletools.genops(io.BytesIO(self.data)):
+            stream = io.BytesIO(self.data)
+            for opcode, argument, _ in pickletools.genops(stream):
+                self.end = stream.tell()
                 yield opcode.name, argument
         except (ValueError, struct.error, IndexError, OverflowError, UnicodeError) as error:
             raise ModelFileError(f"{self.where}: damaged pickle: {error}") from error
@@ -281,8 +345,16 @@ class _Machine:
         self.named(module, name)
 
     def persistent(self, _: Any) -> None:
-        """("storage", type, key, location, number of elements)"""
+        """("storage", type, key, location, number of elements), and before torch 1.6 what other storage it is
+        a part of: None."""
         value = self.pop()
+        if isinstance(value, tuple) and len(value) == 6:
+            if value[5] is not None:
+                raise UnsupportedModelError(
+                    f"{self.where}: a storage inside another one, as very old versions of torch wrote them; "
+                    "load it with torch and torch.save it again"
+                )
+            value = value[:5]
         if not (isinstance(value, tuple) and len(value) == 5 and value[0] == "storage"):
             raise self.fail("a persistent id that is no storage")
         kind, key, count = value[1], value[2], value[4]
@@ -291,9 +363,12 @@ class _Machine:
             raise UnsupportedModelError(
                 f"{self.where}: storage of type {name}, expected torch.{'/'.join(_STORAGES)}"
             )
-        if not isinstance(key, str) or type(count) is not int or count < 0:
+        if not isinstance(key, str) or type(count) is not int or not 0 <= count < _LARGEST:
             raise self.fail("a storage without key or size")
-        self.stack.append(Storage(kind.name, key, count))
+        storage = Storage(kind.name, key, count)
+        if self.storages.setdefault(key, storage) != storage:
+            raise self.fail(f"storage {key!r:.80} has two types or sizes")
+        self.stack.append(storage)
 
     def reduce(self, _: Any) -> None:
         arguments, function = self.pop(), self.pop()
@@ -328,7 +403,7 @@ class _Machine:
         )
         numbers = [offset, *shape, *strides] if whole else [None]
         if not isinstance(storage, Storage) or any(
-            type(number) is not int or number < 0 for number in numbers
+            type(number) is not int or not 0 <= number < _LARGEST for number in numbers
         ):
             raise self.fail("a tensor with a bad storage, offset, shape or stride")
         return TorchTensor(storage, offset, shape, strides)
