@@ -61,6 +61,12 @@ std::vector<MatrixView> to_views(const std::vector<py::array>& arrays) {
     return views;
 }
 
+std::vector<SamplesView> to_samples(const std::vector<py::array>& arrays, const char* what) {
+    std::vector<SamplesView> views;
+    for (const py::array& array : arrays) views.push_back({float_data(array, 1, what), array.size()});
+    return views;
+}
+
 py::dict metadata(const GgufFile& file) {
     py::dict result;
     for (const std::string& key : file.keys()) {
@@ -427,9 +433,7 @@ void bind_model(py::module_& m) {
         .def(
             "speaker_embeddings",
             [](Session& session, const std::vector<py::array>& pieces) {
-                std::vector<SamplesView> views;
-                for (const py::array& piece : pieces)
-                    views.push_back({float_data(piece, 1, "pieces"), piece.size()});
+                const std::vector<SamplesView> views = to_samples(pieces, "pieces");
                 Matrix vectors;
                 {
                     py::gil_scoped_release release;
@@ -437,7 +441,19 @@ void bind_model(py::module_& m) {
                 }
                 return to_numpy(std::move(vectors));
             },
-            py::arg("pieces"));
+            py::arg("pieces"))
+        .def(
+            "speaker_classes",
+            [](Session& session, const std::vector<py::array>& windows) {
+                const std::vector<SamplesView> views = to_samples(windows, "windows");
+                Matrix classes;
+                {
+                    py::gil_scoped_release release;
+                    classes = session.speaker_classes(views);
+                }
+                return to_numpy(std::move(classes));
+            },
+            py::arg("windows"));
 
     py::class_<Model, std::shared_ptr<Model>>(m, "Model")
         .def(py::init([](const std::string& path, const std::string& device, int threads) {

@@ -132,6 +132,18 @@ def campplus_gguf(campplus_pt: Path, tmp_path_factory: pytest.TempPathFactory) -
     return _gguf_maker("campplus", campplus_pt, tmp_path_factory.mktemp("campplus"))
 
 
+@pytest.fixture(scope="session")
+def pyannet_gguf(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """pyannote's segmentation-3.0, as `rustasr models pull pyannote-segmentation-3.0` makes it."""
+    from rustasr.convert import convert
+
+    given = Path(os.environ.get("RUSTASR_TEST_WEIGHTS", "")) / "pyannote-segmentation" / "model.bin"
+    source = given if given.exists() else _package_folder("pyannote-segmentation-3.0") / "model.bin"
+    path = tmp_path_factory.mktemp("pyannet") / "pyannet-f32.gguf"
+    convert(source, path, qtype="f32")
+    return path
+
+
 def _gguf_maker(name: str, folder: Path, out: Path) -> Callable[[str], Path]:
     """`make(qtype)` converts once per session; the result is what `rustasr convert --qtype` writes."""
 

@@ -1,9 +1,12 @@
 #include "kernels/recurrent.h"
 
+#include <algorithm>
 #include <string>
+#include <utility>
 
 #include "core/error.h"
 #include "kernels/recurrent_form.h"
+#include "kernels/scratch.h"
 #include "kernels/vector_form.h"
 
 namespace rustasr::kernels {
@@ -57,7 +60,7 @@ void compute_lstm_step(ggml_tensor* dst, int ith, int nth, void* form) {
     const int64_t p = weight->ne[1] / 4;
     const LstmTask task = {weight->data,
                            weight->type,
-                           floats(bias),
+                           {floats(bias), 0},
                            weight->ne[0] - p,
                            p,
                            x->ne[1],
@@ -71,13 +74,48 @@ void compute_lstm_step(ggml_tensor* dst, int ith, int nth, void* form) {
 void compute_lstm_sequence(ggml_tensor* dst, int /*ith*/, int /*nth*/, void* form) {
     const ggml_tensor *weight = dst->src[0], *gates = dst->src[1], *state = dst->src[2];
     const int64_t p = weight->ne[0];
-    LstmTask task = {weight->data, weight->type,   nullptr, 0,         p, 1,
-                     {nullptr, 0}, columns(state), nullptr, dst->ne[0]};
+    LstmTask task = {weight->data, weight->type,   {nullptr, 0}, 0,         p, 1,
+                     {nullptr, 0}, columns(state), nullptr,      dst->ne[0]};
     for (int64_t t = 0; t < dst->ne[1]; t++) {
-        task.bias = columns(gates).data + t * columns(gates).stride;
+        task.bias.data = columns(gates).data + t * columns(gates).stride;
         task.y = static_cast<float*>(dst->data) + t * dst->ne[0];
         static_cast<const RecurrentForm*>(form)->lstm_step(task, 0, p);
         task.state.data = task.y;
+    }
+}
+
+// Sequences [first, first + m) of one cell; `from_end`: the second one.
+void run_sequences(const RecurrentForm& form, ggml_tensor* dst, bool from_end, int64_t first, int64_t m) {
+    const ggml_tensor *weight = dst->src[from_end ? 1 : 0], *gates = dst->src[2];
+    const int64_t p = weight->ne[0], n_steps = dst->ne[1], own = from_end ? 1 : 0;
+    const auto size = static_cast<size_t>(6 * p * m);
+    auto* last = reinterpret_cast<float*>(thread_scratch(2 * size * sizeof(float)));
+    float* next = last + size;
+    std::fill(last, last + size, 0.0f);
+    LstmTask task = {
+        weight->data, weight->type, {nullptr, 8 * p * n_steps}, 0, p, m, {nullptr, 0}, {nullptr, 6 * p},
+        nullptr,      6 * p};
+    for (int64_t i = 0; i < n_steps; i++) {
+        const int64_t t = from_end ? n_steps - 1 - i : i;
+        task.bias.data = floats(gates) + (first * n_steps + t) * 8 * p + own * 4 * p;
+        task.state.data = last;
+        task.y = next;
+        form.lstm_step(task, 0, p);
+        for (int64_t column = 0; column < m; column++) {
+            float* to = static_cast<float*>(dst->data) + ((first + column) * n_steps + t) * 2 * p + own * p;
+            std::copy_n(next + column * 6 * p, p, to);
+        }
+        std::swap(last, next);
+    }
+}
+
+void compute_lstm_from_both_ends(ggml_tensor* dst, int ith, int nth, void* form) {
+    constexpr int64_t kMost = 4;  // sequences that share one reading of the weights
+    const int64_t m = dst->ne[2], n_groups = (m + kMost - 1) / kMost;
+    for (int64_t i = ith; i < 2 * n_groups; i += nth) {
+        const int64_t first = i / 2 * kMost;
+        run_sequences(*static_cast<const RecurrentForm*>(form), dst, i % 2 == 1, first,
+                      std::min(kMost, m - first));
     }
 }
 
@@ -149,6 +187,24 @@ ggml_tensor* lstm_sequence_with(const RecurrentForm& form, ggml_context* ctx, gg
                           const_cast<RecurrentForm*>(&form));
 }
 
+ggml_tensor* lstm_from_both_ends_with(const RecurrentForm& form, ggml_context* ctx, ggml_tensor* forward,
+                                      ggml_tensor* backward, ggml_tensor* gates) {
+    const int64_t p = forward->ne[0];
+    for (ggml_tensor* weight : {forward, backward}) {
+        check_weight("lstm_from_both_ends", weight);
+        if (weight->ne[0] == p && weight->ne[1] == 4 * p) continue;
+        throw OptionError("lstm_from_both_ends: expected weights of [p, 4p], found " + shape_of(weight));
+    }
+    if (gates->type != GGML_TYPE_F32 || !ggml_is_contiguous(gates) || gates->ne[0] != 8 * p ||
+        gates->ne[3] != 1) {
+        throw OptionError("lstm_from_both_ends: expected contiguous gates of [" + std::to_string(8 * p) +
+                          ", T, m] in f32, found " + shape_of(gates));
+    }
+    ggml_tensor* args[] = {forward, backward, gates};
+    return ggml_custom_4d(ctx, GGML_TYPE_F32, 2 * p, gates->ne[1], gates->ne[2], 1, args, 3,
+                          compute_lstm_from_both_ends, GGML_N_TASKS_MAX, const_cast<RecurrentForm*>(&form));
+}
+
 ggml_tensor* narrow_linear(ggml_context* ctx, ggml_tensor* weight, ggml_tensor* bias, ggml_tensor* x) {
     return narrow_linear_with(chosen_form(), ctx, weight, bias, x);
 }
@@ -160,6 +216,11 @@ ggml_tensor* lstm_step(ggml_context* ctx, ggml_tensor* weight, ggml_tensor* bias
 
 ggml_tensor* lstm_sequence(ggml_context* ctx, ggml_tensor* weight, ggml_tensor* gates, ggml_tensor* state) {
     return lstm_sequence_with(chosen_form(), ctx, weight, gates, state);
+}
+
+ggml_tensor* lstm_from_both_ends(ggml_context* ctx, ggml_tensor* forward, ggml_tensor* backward,
+                                 ggml_tensor* gates) {
+    return lstm_from_both_ends_with(chosen_form(), ctx, forward, backward, gates);
 }
 
 }  // namespace rustasr::kernels

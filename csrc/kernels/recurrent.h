@@ -22,6 +22,13 @@ ggml_tensor* lstm_step(ggml_context* ctx, ggml_tensor* weight, ggml_tensor* bias
 // Result [6p, T]: columns as of lstm_step.
 ggml_tensor* lstm_sequence(ggml_context* ctx, ggml_tensor* weight, ggml_tensor* gates, ggml_tensor* state);
 
+// m sequences of T steps through two cells, the one from the first step on, the other from the last. Weights
+// [p, 4p] as above, of the hidden state alone; gates [8p, T, m] F32, contiguous: what input and bias give the
+// gates of the one cell, then of the other. States begin at zero. Result [2p, T, m]: h of the one, then of
+// the other.
+ggml_tensor* lstm_from_both_ends(ggml_context* ctx, ggml_tensor* forward, ggml_tensor* backward,
+                                 ggml_tensor* gates);
+
 // Whether a weight of this type can be read.
 bool recurrent_supported(ggml_type weight);
 

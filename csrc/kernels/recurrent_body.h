@@ -190,16 +190,17 @@ void lstm_units(const LstmTask& task, int64_t begin, int64_t end) {
     for (int64_t column = 0; column < task.m; column++) {
         float* y = task.y + column * task.y_stride;
         const float* c = task.state.data + column * task.state.stride + p;
+        const float* bias = task.bias.data + column * task.bias.stride;
         int64_t j = begin;
         for (; j + W <= end; j += W) {
             cell(
-                y + 2 * p + j, task.bias + j, p, c + j, y + j, y + p + j,
+                y + 2 * p + j, bias + j, p, c + j, y + j, y + p + j,
                 [](const float* at) { return Simd::load(at); }, [](float* at, V v) { Simd::store(at, v); });
         }
         if (j == end) continue;
         const int64_t n = end - j;
         cell(
-            y + 2 * p + j, task.bias + j, p, c + j, y + j, y + p + j,
+            y + 2 * p + j, bias + j, p, c + j, y + j, y + p + j,
             [n](const float* at) { return load_part(at, n, 0.0f); },
             [n](float* at, V v) { store_part(at, n, v); });
     }

@@ -27,7 +27,7 @@ struct LinearTask {
 struct LstmTask {
     const void* weight;  // [k + p, 4p]
     ggml_type type;
-    const float* bias;
+    Columns bias;  // stride 0: one for all columns
     int64_t k, p, m;
     Columns x, state;
     float* y;  // per column: h, c and room for the 4p gates
@@ -48,12 +48,14 @@ const RecurrentForm& recurrent_form_neon();
 // The forms that this processor can run, the best one last.
 std::vector<const RecurrentForm*> recurrent_usable_forms();
 
-// narrow_linear(), lstm_step() and lstm_sequence() in a given form.
+// narrow_linear(), lstm_step(), lstm_sequence() and lstm_from_both_ends() in a given form.
 ggml_tensor* narrow_linear_with(const RecurrentForm& form, ggml_context* ctx, ggml_tensor* weight,
                                 ggml_tensor* bias, ggml_tensor* x);
 ggml_tensor* lstm_step_with(const RecurrentForm& form, ggml_context* ctx, ggml_tensor* weight,
                             ggml_tensor* bias, ggml_tensor* x, ggml_tensor* state);
 ggml_tensor* lstm_sequence_with(const RecurrentForm& form, ggml_context* ctx, ggml_tensor* weight,
                                 ggml_tensor* gates, ggml_tensor* state);
+ggml_tensor* lstm_from_both_ends_with(const RecurrentForm& form, ggml_context* ctx, ggml_tensor* forward,
+                                      ggml_tensor* backward, ggml_tensor* gates);
 
 }  // namespace rustasr::kernels

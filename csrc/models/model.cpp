@@ -15,7 +15,7 @@ using Factory = std::unique_ptr<Model> (*)(std::unique_ptr<WeightStore>);
 const std::map<std::string, Factory> kFamilies = {
     {"gigaam", make_gigaam},       {"parakeet", make_parakeet},     {"whisper", make_whisper},
     {"qwen3_asr", make_qwen3_asr}, {"silero-vad", make_silero_vad}, {"campplus", make_campplus},
-    {"wespeaker", make_wespeaker},
+    {"wespeaker", make_wespeaker}, {"pyannet", make_pyannet},
 };
 
 std::string family_names() {
@@ -102,5 +102,6 @@ std::map<std::string, Matrix> Session::decode_taps(Encoded&, int, const std::vec
 std::vector<float> Session::speech_probabilities(const float*, int64_t) { unsupported("detector of speech"); }
 void Session::reset() { unsupported("state between calls"); }
 Matrix Session::speaker_embeddings(const std::vector<SamplesView>&) { unsupported("speaker embeddings"); }
+Matrix Session::speaker_classes(const std::vector<SamplesView>&) { unsupported("classes of speakers"); }
 
 }  // namespace rustasr

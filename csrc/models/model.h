@@ -98,6 +98,10 @@ class Session {
     /// One vector of length 1 per piece of speech: [pieces, n_dims].
     virtual Matrix speaker_embeddings(const std::vector<SamplesView>& pieces);
 
+    /// Who of a few speakers talks in each frame of windows, all of the length that the network has:
+    /// logarithms of the probabilities of its classes, [windows · frames, n_classes].
+    virtual Matrix speaker_classes(const std::vector<SamplesView>& windows);
+
    protected:
     Session(ggml_backend_dev_t device, int n_threads) : backend_(device, n_threads) {}
     Session(ggml_backend_dev_t device, int n_threads, const MelFrontend& frontend)
@@ -142,5 +146,6 @@ std::unique_ptr<Model> make_qwen3_asr(std::unique_ptr<WeightStore> store);
 std::unique_ptr<Model> make_silero_vad(std::unique_ptr<WeightStore> store);
 std::unique_ptr<Model> make_campplus(std::unique_ptr<WeightStore> store);
 std::unique_ptr<Model> make_wespeaker(std::unique_ptr<WeightStore> store);
+std::unique_ptr<Model> make_pyannet(std::unique_ptr<WeightStore> store);
 
 }  // namespace rustasr

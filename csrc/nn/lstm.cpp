@@ -1,6 +1,8 @@
 #include "nn/lstm.h"
 
+#include <algorithm>
 #include <string>
+#include <utility>
 
 #include "core/error.h"
 #include "kernels/recurrent.h"
@@ -29,6 +31,18 @@ ggml_tensor* cell(ggml_context* ctx, ggml_tensor* gates, ggml_tensor* c) {
                  ggml_mul(ctx, part(ctx, opened, n, 0), part(ctx, squashed, n, 2)));
     ggml_tensor* h = ggml_mul(ctx, part(ctx, opened, n, 3), ggml_tanh(ctx, c));
     return ggml_concat(ctx, h, c, 0);
+}
+
+// Steps [n, 1, B] one behind the other: [n, T, B]. By halves, so that little is copied again and again.
+ggml_tensor* in_a_row(ggml_context* ctx, std::vector<ggml_tensor*> steps) {
+    while (steps.size() > 1) {
+        std::vector<ggml_tensor*> pairs;
+        for (size_t i = 0; i + 1 < steps.size(); i += 2)
+            pairs.push_back(ggml_concat(ctx, steps[i], steps[i + 1], 1));
+        if (steps.size() % 2 == 1) pairs.push_back(steps.back());
+        steps = std::move(pairs);
+    }
+    return steps.front();
 }
 
 }  // namespace
@@ -101,6 +115,37 @@ ggml_tensor* LstmSequence::operator()(Graph& graph, ggml_tensor* x, ggml_tensor*
         states = states ? ggml_concat(ctx, states, state, 1) : state;
     }
     return states;
+}
+
+BidirectionalLstm::BidirectionalLstm(Weights weights, int64_t n_in, int64_t n_hidden)
+    : input_(weights / "input", n_in, 8 * n_hidden),
+      forward_(narrow_weight(weights / "forward", n_hidden, 4 * n_hidden)),
+      backward_(narrow_weight(weights / "backward", n_hidden, 4 * n_hidden)) {}
+
+ggml_tensor* BidirectionalLstm::operator()(Graph& graph, ggml_tensor* x) const {
+    ggml_context* ctx = graph.ctx();
+    ggml_tensor* gates = input_(graph, x);  // [8·n_hidden, T, B]
+    if (graph.cpu_kernels()) return kernels::lstm_from_both_ends(ctx, forward_, backward_, gates);
+    const int64_t n = forward_->ne[0], n_steps = x->ne[1];
+    std::vector<ggml_tensor*> said[2];  // by cell: h [n_hidden, 1, B] of each step, as they come
+    for (const bool backward : {false, true}) {
+        ggml_tensor *h = nullptr, *c = nullptr;  // [n_hidden, B]; zero before the first step
+        for (int64_t i = 0; i < n_steps; ++i) {
+            const int64_t t = backward ? n_steps - 1 - i : i;
+            ggml_tensor* step = ggml_view_2d(ctx, gates, 4 * n, x->ne[2], gates->nb[2],
+                                             static_cast<size_t>(t) * gates->nb[1] +
+                                                 (backward ? 4 * static_cast<size_t>(n) : 0) * gates->nb[0]);
+            step = h ? ggml_add(ctx, ggml_mul_mat(ctx, backward ? backward_ : forward_, h), step)
+                     : ggml_cont(ctx, step);
+            if (!c) c = ggml_scale(ctx, ggml_cont(ctx, part(ctx, step, n, 0)), 0);
+            ggml_tensor* state = cell(ctx, step, c);
+            h = ggml_cont(ctx, part(ctx, state, n, 0));
+            c = part(ctx, state, n, 1);
+            said[backward].push_back(ggml_reshape_3d(ctx, h, n, 1, x->ne[2]));
+        }
+    }
+    std::reverse(said[1].begin(), said[1].end());
+    return ggml_concat(ctx, in_a_row(ctx, said[0]), in_a_row(ctx, said[1]), 0);
 }
 
 TransducerHead::TransducerHead(Weights root, const TransducerConfig& config)

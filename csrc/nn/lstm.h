@@ -69,6 +69,18 @@ class LstmSequence {
     ggml_tensor* hidden_;  // [n_hidden, 4·n_hidden]
 };
 
+/// A layer that hears sequences from both ends, many of one length at once.
+class BidirectionalLstm {
+   public:
+    BidirectionalLstm(Weights weights, int64_t n_in, int64_t n_hidden);
+    /// x [n_in, T, B] → [2·n_hidden, T, B]: what the forward cell says, then the backward one.
+    ggml_tensor* operator()(Graph& graph, ggml_tensor* x) const;
+
+   private:
+    Linear input_;  // n_in → 8·n_hidden: gates i, f, g, o of the forward cell, then of the backward one
+    ggml_tensor *forward_, *backward_;  // [n_hidden, 4·n_hidden]
+};
+
 class TransducerHead {
    public:
     TransducerHead(Weights root, const TransducerConfig& config);

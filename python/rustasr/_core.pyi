@@ -260,6 +260,10 @@ class Session:
     def speaker_embeddings(self, pieces: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
         """Of a speaker encoder: vectors of length 1, [len(pieces), n_dims], for pieces of samples [n]."""
 
+    def speaker_classes(self, windows: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
+        """Of a segmentation network: logarithms of the probabilities of its classes, [len(windows) * frames,
+        n_classes], for windows of as many samples as it wants."""
+
 class Model:
     def __init__(self, path: str, device: str = "auto", threads: int = 0) -> None: ...
     @property

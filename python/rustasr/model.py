@@ -38,6 +38,8 @@ NOT_TRANSCRIBERS = {
     "(--encoder, rustasr.load_speaker_encoder)",
     "campplus": "a speaker encoder and does not transcribe: it tells voices apart beside another model "
     "(rustasr.load_speaker_encoder)",
+    "pyannet": "a detector of overlapped speech and does not transcribe: it finds where two speak at once, "
+    "for diarization (--overlap, rustasr.load_overlap_detector)",
 }
 """general.architecture of the others -> what they are for."""
 

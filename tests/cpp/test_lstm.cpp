@@ -188,6 +188,55 @@ TEST_CASE("recurrent kernels: a sequence is its steps, whatever the threads") {
     }
 }
 
+TEST_CASE("recurrent kernels: from both ends a sequence is two, alone as among others") {
+    const auto sigmoid = [](double v) { return 1 / (1 + std::exp(-v)); };
+    const int64_t n_steps = 6;
+    for (const kernels::RecurrentForm* form : kernels::recurrent_usable_forms()) {
+        for (ggml_type type : kTypes) {
+            for (const auto& [p, m] :
+                 {std::pair<int64_t, int64_t>{48, 1}, {21, 3}, {16, 5}, {1, 4}, {32, 9}}) {
+                KernelRun run(static_cast<int>(1 + m % 3));
+                const Operand* w[] = {&run.operand(type, p, 4 * p, 0.5f, 1),
+                                      &run.operand(type, p, 4 * p, 0.5f, 2)};
+                // Sequences one behind the other: columns of the same memory.
+                Operand& gates = run.operand(GGML_TYPE_F32, 8 * p, n_steps * m, 2, 3);
+                ggml_tensor* y = kernels::lstm_from_both_ends_with(
+                    *form, run.ctx(), w[0]->tensor, w[1]->tensor,
+                    ggml_reshape_3d(run.ctx(), gates.tensor, 8 * p, n_steps, m));
+                run.compute(y);
+                CHECK(y->ne[0] == 2 * p && y->ne[1] == n_steps && y->ne[2] == m);
+                const auto* found = static_cast<const float*>(y->data);
+                for (int64_t column = 0; column < m; ++column) {
+                    for (int64_t end = 0; end < 2; ++end) {
+                        Doubles h(static_cast<size_t>(p)), c(static_cast<size_t>(p));
+                        for (int64_t i = 0; i < n_steps; ++i) {
+                            const int64_t step = column * n_steps + (end ? n_steps - 1 - i : i);
+                            Doubles sums;
+                            for (int64_t row = 0; row < 4 * p; ++row) {
+                                auto sum = static_cast<double>(
+                                    gates.values[static_cast<size_t>(8 * p * step + 4 * p * end + row)]);
+                                for (int64_t j = 0; j < p; ++j) {
+                                    sum += static_cast<double>(
+                                               w[end]->values[static_cast<size_t>(row * p + j)]) *
+                                           h[static_cast<size_t>(j)];
+                                }
+                                sums.push_back(sum);
+                            }
+                            for (size_t j = 0; j < h.size(); ++j) {
+                                const double *in = &sums[j], *f = in + p, *g = f + p, *o = g + p;
+                                c[j] = sigmoid(*f) * c[j] + sigmoid(*in) * std::tanh(*g);
+                                h[j] = sigmoid(*o) * std::tanh(c[j]);
+                                CHECK_NEAR(found[step * 2 * p + end * p + static_cast<int64_t>(j)], h[j],
+                                           1e-5);
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
 TEST_CASE("lstm: prediction and joint equal double arithmetic, in F32 and F16") {
     for (ggml_type type : {GGML_TYPE_F32, GGML_TYPE_F16}) {
         // ggml's own product rounds the activations to F16 with the weights; it is used without our kernels.

@@ -60,8 +60,8 @@ KEPT_WIDER = (
     KeptWider(re.compile(r"^(audio_tower|projector)\."), ("q6_k", "q4_0"), "q8_0", 1 << 31),
     # Its token embedding is the output matrix too: as llama.cpp's Q4_0 files have it.
     KeptWider(re.compile(r"^language_model\.token_embedding\."), ("q4_0",), "q6_k", 1 << 31),
-    # A detector of speech has 1.3 MB of weights.
-    KeptWider(re.compile(r"^vad\."), ("f16", "bf16", "q8_0", "q6_k", "q4_0"), "f32", 1 << 31),
+    # A detector of speech has 1.3 MB of weights, one of overlapped speech 6 MB.
+    KeptWider(re.compile(r"^(vad|pyannet)\."), ("f16", "bf16", "q8_0", "q6_k", "q4_0"), "f32", 1 << 31),
     # CAM++: its vectors move by 1e-2 in Q8_0, 4e-3 in BF16, 5e-4 in F16 (the most of 192 numbers, whose size
     # is 0.07), and it is small.
     KeptWider(

