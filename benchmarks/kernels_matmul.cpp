@@ -1,14 +1,16 @@
-// Speed of the Q8_0 product beside ggml's own products, in one run, interleaved.
+// Speed of our product of Q8_0 and Q4_0 weights beside ggml's own products, in one run, interleaved.
 //
 //     kernels_matmul [threads = 2] [repetitions = 12]
 //
-// Best of the repetitions. Columns: our form (quantisation of the activations included), then ggml_mul_mat by
+// Best of the repetitions. Columns: ours (quantisation of the activations included), then ggml_mul_mat by
 // type of the weights. Rows of one to eight activations are printed as GB/s of weights read (34 bytes per 32
-// values). With one thread the clock is the thread's CPU time, which a busy machine disturbs less.
+// values, whatever the type). With one thread the clock is the thread's CPU time, which a busy machine
+// disturbs less.
 #include <algorithm>
 #include <cstdio>
 #include <cstdlib>
 #include <functional>
+#include <iterator>
 #include <random>
 #include <string>
 #include <vector>
@@ -43,15 +45,17 @@ class Product {
         inputs_ = ggml_init(params);
         ctx_ = ggml_init(params);
         using namespace rustasr::kernels;
-        ggml_tensor* weights = ours ? ggml_new_tensor_1d(inputs_, GGML_TYPE_I8, q8_packed_nbytes(s.k, s.n))
-                                    : ggml_new_tensor_2d(inputs_, type, s.k, s.n);
+        const Quants quants = type == GGML_TYPE_Q4_0 ? Quants::Q4_0 : Quants::Q8_0;
+        ggml_tensor* weights =
+            ours ? ggml_new_tensor_1d(inputs_, GGML_TYPE_I8, q8_packed_nbytes(s.k, s.n, quants))
+                 : ggml_new_tensor_2d(inputs_, type, s.k, s.n);
         ggml_tensor* bias = ggml_new_tensor_1d(inputs_, GGML_TYPE_F32, s.n);
         ggml_tensor* acts = ggml_new_tensor_2d(inputs_, GGML_TYPE_F32, s.k, s.m);
         buffer_ = ggml_backend_alloc_ctx_tensors(inputs_, backend);
         std::vector<uint8_t> rows(ggml_row_size(type, s.k) * static_cast<size_t>(s.n));
         ggml_quantize_chunk(type, w.data(), rows.data(), 0, s.n, s.k, nullptr);
         if (ours) {
-            q8_pack(rows.data(), s.k, s.n, weights->data);
+            q8_pack(rows.data(), s.k, s.n, weights->data, quants);
         } else {
             ggml_backend_tensor_set(weights, rows.data(), 0, rows.size());
         }
@@ -61,7 +65,7 @@ class Product {
         if (ours) {
             const bool plain = s.activation == Activation::None;
             y = q8_linear(ctx_, weights, s.k, s.n, q8_quantize(ctx_, acts), plain ? nullptr : bias,
-                          s.activation, nullptr);
+                          s.activation, nullptr, 1.0f, quants);
         } else {
             y = ggml_mul_mat(ctx_, weights, acts);
             if (s.activation == Activation::Gelu) y = ggml_gelu_erf(ctx_, ggml_add(ctx_, y, bias));
@@ -95,6 +99,8 @@ class Product {
     ggml_gallocr_t allocator_;
 };
 
+constexpr ggml_type kOurs[] = {GGML_TYPE_Q8_0, GGML_TYPE_Q4_0};
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -117,15 +123,18 @@ int main(int argc, char** argv) {
         {"turbo fc1, 1 row", 1280, 5120, 1, none},
         {"turbo fc1, 4 rows", 1280, 5120, 4, none},
         {"turbo fc1, 8 rows", 1280, 5120, 8, none},
+        {"qwen up, 1 row", 1024, 6144, 1, none},
+        {"qwen up, 4 rows", 1024, 6144, 4, none},
+        {"qwen up, 410 rows", 1024, 6144, 410, none},
         {"turbo logits, 1 row", 1280, 51866, 1, none},
         {"turbo logits, 5 rows", 1280, 51866, 5, none},
     };
-    const ggml_type types[] = {GGML_TYPE_Q8_0, GGML_TYPE_Q6_K, GGML_TYPE_Q4_K, GGML_TYPE_BF16, GGML_TYPE_F16};
+    const ggml_type types[] = {GGML_TYPE_Q8_0, GGML_TYPE_Q4_0, GGML_TYPE_Q6_K, GGML_TYPE_BF16, GGML_TYPE_F16};
     ggml_backend_t backend = ggml_backend_cpu_init();
     ggml_backend_cpu_set_n_threads(backend, threads);
-    std::printf("%-21s %5s %6s %5s  %10s", "", "K", "N", "M", rustasr::kernels::q8_form());
+    std::printf("%-21s %5s %6s %5s  %10s %10s", "", "K", "N", "M", "our q8_0", "our q4_0");
     for (ggml_type t : types) std::printf(" %7s", ggml_type_name(t));
-    std::printf("   (%d threads)\n", threads);
+    std::printf("   (%s, %d threads)\n", rustasr::kernels::q8_form(), threads);
 
     std::mt19937 random(1);
     std::normal_distribution<float> normal;
@@ -133,7 +142,8 @@ int main(int argc, char** argv) {
         std::vector<float> w(static_cast<size_t>(s.k * s.n)), x(static_cast<size_t>(s.k * s.m));
         for (float& v : w) v = 0.05f * normal(random);
         for (float& v : x) v = normal(random);
-        std::vector<Product*> products = {new Product(backend, s, w, x, GGML_TYPE_Q8_0, true)};
+        std::vector<Product*> products;
+        for (ggml_type t : kOurs) products.push_back(new Product(backend, s, w, x, t, true));
         for (ggml_type t : types) {
             const bool fits = s.k % ggml_blck_size(t) == 0;
             products.push_back(fits ? new Product(backend, s, w, x, t, false) : nullptr);
@@ -151,7 +161,7 @@ int main(int argc, char** argv) {
         std::printf("%-21s %5d %6d %5d  ", s.name, static_cast<int>(s.k), static_cast<int>(s.n),
                     static_cast<int>(s.m));
         for (size_t i = 0; i < products.size(); ++i) {
-            const std::string format = i == 0 ? "%10.*f" : " %7.*f";
+            const std::string format = i < std::size(kOurs) ? " %10.*f" : " %7.*f";
             if (products[i] == nullptr) {
                 std::printf(" %7s", "-");
             } else {

@@ -7,7 +7,6 @@
 
 #include "core/error.h"
 #include "ggml.h"
-#include "kernels/q8_matmul.h"
 
 namespace rustasr {
 namespace {
@@ -18,8 +17,15 @@ std::string shape_text(const int64_t* ne, size_t n) {
     return text + "]";
 }
 
-// The CPU's own layout for a matrix, if it has one: asked about a real operation on a tensor that lies there,
-// because placing a tensor of another type or shape there crashes.
+// What our own product takes.
+std::optional<kernels::Quants> quants_of(ggml_type type) {
+    if (type == GGML_TYPE_Q8_0) return kernels::Quants::Q8_0;
+    if (type == GGML_TYPE_Q4_0) return kernels::Quants::Q4_0;
+    return {};
+}
+
+// ggml's own layout for a matrix on the CPU, if it has one: asked about a real operation on a tensor that
+// lies there, because placing a tensor of another type or shape there crashes.
 ggml_backend_buffer_type_t repacked_buffer_type(ggml_backend_dev_t device, ggml_type type, int64_t k,
                                                 int64_t n) {
     auto extra = reinterpret_cast<ggml_backend_dev_get_extra_bufts_t>(ggml_backend_reg_get_proc_address(
@@ -53,7 +59,9 @@ const float* Weights::host_f32(const std::string& name, std::initializer_list<in
 MatMulWeight Weights::matmul(const std::string& name, int64_t k, int64_t n) const {
     const TensorInfo& source = store_->claim(path(name), {k, n});
     const WeightStore::Place place = store_->place_for(source);
-    return {store_->add(source, place), k, n, place == WeightStore::Place::PackedQ8};
+    MatMulWeight weight{store_->add(source, place), k, n};
+    if (place == WeightStore::Place::Packed) weight.packed = quants_of(source.type);
+    return weight;
 }
 
 WeightStore::WeightStore(std::shared_ptr<const GgufFile> file, ggml_backend_dev_t device)
@@ -93,8 +101,7 @@ const TensorInfo& WeightStore::claim_f32(const std::string& name, std::initializ
 
 WeightStore::Place WeightStore::place_for(const TensorInfo& source) {
     if (!is_cpu(device_)) return Place::Default;
-    if (source.type == GGML_TYPE_Q8_0 && kernels::q8_supported(source.ne[0], source.ne[1]))
-        return Place::PackedQ8;
+    if (quants_of(source.type) && kernels::q8_supported(source.ne[0], source.ne[1])) return Place::Packed;
     if (source.type != GGML_TYPE_Q4_0) return Place::Default;
     if (auto type = repacked_buffer_type(device_, source.type, source.ne[0], source.ne[1])) {
         repacked_type_ = type;
@@ -106,11 +113,11 @@ WeightStore::Place WeightStore::place_for(const TensorInfo& source) {
 ggml_tensor* WeightStore::add(const TensorInfo& source, Place place) {
     ggml_context* context = contexts_[static_cast<size_t>(place)].get();
     if (ggml_tensor* known = ggml_get_tensor(context, source.name.c_str())) return known;
-    ggml_tensor* tensor =
-        place == Place::PackedQ8
-            ? ggml_new_tensor_1d(context, GGML_TYPE_I8,
-                                 static_cast<int64_t>(kernels::q8_packed_nbytes(source.ne[0], source.ne[1])))
-            : ggml_new_tensor(context, source.type, source.n_dims, source.ne);
+    ggml_tensor* tensor = place == Place::Packed
+                              ? ggml_new_tensor_1d(context, GGML_TYPE_I8,
+                                                   static_cast<int64_t>(kernels::q8_packed_nbytes(
+                                                       source.ne[0], source.ne[1], *quants_of(source.type))))
+                              : ggml_new_tensor(context, source.type, source.n_dims, source.ne);
     ggml_set_name(tensor, source.name.c_str());
     slots_.push_back({&source, tensor, place});
     return tensor;
@@ -206,21 +213,22 @@ void WeightStore::pack(int n_threads) {
     constexpr size_t kPart = 4 << 20;
     std::vector<Part> parts;
     for (const Slot& slot : slots_) {
-        if (slot.place != Place::PackedQ8) continue;
+        if (slot.place != Place::Packed) continue;
         const int64_t n = slot.source->ne[1];
         const auto most = static_cast<int64_t>(kPart / (slot.source->nbytes / static_cast<size_t>(n)));
         const int64_t rows = std::max<int64_t>(1, most / kernels::kQ8PackRows) * kernels::kQ8PackRows;
         for (int64_t row = 0; row < n; row += rows) parts.push_back({&slot, row, std::min(n, row + rows)});
     }
     if (parts.empty()) return;
-    allocate(Place::PackedQ8, ggml_backend_dev_buffer_type(device_));
+    allocate(Place::Packed, ggml_backend_dev_buffer_type(device_));
 
     std::atomic<size_t> next{0};
     const auto work = [&] {
         for (size_t i = next++; i < parts.size(); i = next++) {
             const auto [slot, begin, end] = parts[i];
             const TensorInfo& source = *slot->source;
-            kernels::q8_pack(source.data, source.ne[0], source.ne[1], slot->tensor->data, begin, end);
+            kernels::q8_pack(source.data, source.ne[0], source.ne[1], slot->tensor->data, begin, end,
+                             *quants_of(source.type));
             // The file's pages are not needed again; without this the weights count twice in the peak.
             const size_t row = source.nbytes / static_cast<size_t>(source.ne[1]);
             file_->file().advise_dont_need(source.offset + static_cast<size_t>(begin) * row,

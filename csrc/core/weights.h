@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <initializer_list>
 #include <memory>
+#include <optional>
 #include <set>
 #include <string>
 #include <vector>
@@ -13,6 +14,7 @@
 #include "core/backend.h"
 #include "core/gguf.h"
 #include "ggml-cpp.h"
+#include "kernels/q8_matmul.h"
 
 namespace rustasr {
 
@@ -21,7 +23,7 @@ struct MatMulWeight {
     ggml_tensor* tensor = nullptr;  // [k, n], or opaque bytes when `packed`
     int64_t k = 0;
     int64_t n = 0;
-    bool packed = false;  // for kernels::q8_linear
+    std::optional<kernels::Quants> packed = {};  // for kernels::q8_linear
 };
 
 class WeightStore;
@@ -66,7 +68,7 @@ class WeightStore {
 
    private:
     friend class Weights;
-    enum class Place { Default, Repacked, PackedQ8 };
+    enum class Place { Default, Repacked, Packed };
     struct Slot {
         const TensorInfo* source;
         ggml_tensor* tensor;

@@ -11,7 +11,8 @@ namespace rustasr::kernels {
 namespace {
 
 constexpr int64_t kStride = 2;
-constexpr int kParamTaps = 8, kParamActivation = 9;  // behind what ggml keeps of a custom operation
+constexpr int kParamTaps = 8, kParamActivation = 9,
+              kParamQuants = 10;  // behind what ggml keeps of a custom operation
 
 int64_t halved(int64_t n) { return (n - 1) / kStride + 1; }
 
@@ -95,6 +96,7 @@ void run_convolution(ggml_tensor* dst, int ith, int nth, void* userdata) {
     p.roundings = 1;
     p.weights = static_cast<const uint8_t*>(dst->src[0]->data);
     p.k = taps * taps * channels;
+    p.quants = static_cast<Quants>(dst->op_params[kParamQuants]);
     p.n = dst->ne[0];
     p.x_row_nbytes = static_cast<int64_t>(q8_quantized_row_nbytes(p.k));
     p.bias = bias ? static_cast<const float*>(bias->data) : nullptr;
@@ -132,11 +134,11 @@ ggml_tensor* convolution_patches(ggml_context* ctx, ggml_tensor* x, int64_t taps
 }
 
 ggml_tensor* q8_convolution(ggml_context* ctx, ggml_tensor* packed_w, int64_t n, ggml_tensor* xq,
-                            int64_t taps, ggml_tensor* bias, Activation activation) {
+                            int64_t taps, ggml_tensor* bias, Activation activation, Quants quants) {
     const Q8Form* form = q8_active_form();
     GGML_ASSERT(form && xq->type == GGML_TYPE_I8 && ggml_is_contiguous(xq) && taps % 2 == 1);
     const int64_t k = taps * taps * (xq->ne[0] / (kQ8Block + 8) * kQ8Block);
-    GGML_ASSERT(ggml_nbytes(packed_w) >= q8_packed_nbytes(k, n));
+    GGML_ASSERT(ggml_nbytes(packed_w) >= q8_packed_nbytes(k, n, quants));
     GGML_ASSERT(!bias || (bias->type == GGML_TYPE_F32 && ggml_nelements(bias) == n));
     ggml_tensor* args[3] = {packed_w, xq, bias};
     ggml_tensor* y =
@@ -144,6 +146,7 @@ ggml_tensor* q8_convolution(ggml_context* ctx, ggml_tensor* packed_w, int64_t n,
                        bias ? 3 : 2, run_convolution, GGML_N_TASKS_MAX, const_cast<Q8Form*>(form));
     y->op_params[kParamTaps] = static_cast<int32_t>(taps);
     y->op_params[kParamActivation] = static_cast<int32_t>(activation);
+    y->op_params[kParamQuants] = static_cast<int32_t>(quants);
     return y;
 }
 

@@ -11,10 +11,11 @@ namespace rustasr::kernels {
 // T', B] with F' = (F − 1)/2 + 1 and T' alike. Its product with the weights is the convolution.
 ggml_tensor* convolution_patches(ggml_context* ctx, ggml_tensor* x, int64_t taps);
 
-// The same and the product with packed Q8_0 weights [taps² · C, n] (q8_pack), which takes the patches a few
+// The same and the product with packed weights [taps² · C, n] (q8_pack), which takes the patches a few
 // at a time instead of laying all of them out. xq: q8_quantize of x [C, F, T, B]; C must be a multiple of 32.
 // The arithmetic is that of q8_linear on the quantised patches, exactly. Result: F32 [n, F', T', B].
 ggml_tensor* q8_convolution(ggml_context* ctx, ggml_tensor* packed_w, int64_t n, ggml_tensor* xq,
-                            int64_t taps, ggml_tensor* bias, Activation activation);
+                            int64_t taps, ggml_tensor* bias, Activation activation,
+                            Quants quants = Quants::Q8_0);
 
 }  // namespace rustasr::kernels

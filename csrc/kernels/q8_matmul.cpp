@@ -57,33 +57,38 @@ void require(bool condition, const char* message) {
 // ---- packing
 // -------------------------------------------------------------------------------------------------
 
-constexpr int64_t kFileBlockNbytes = 2 + kQ8Block;  // block_q8_0 of ggml: an F16 scale and 32 int8
+// block_q8_0 of ggml: an F16 scale and 32 int8. block_q4_0: an F16 scale and 16 bytes, byte i with value i
+// in its low half and value 16 + i in its high one, each + 8.
+int64_t file_block_nbytes(Quants quants) { return 2 + kQ8Block / (quants == Quants::Q4_0 ? 2 : 1); }
 
 int64_t n_tiles(int64_t n) { return (n + kQ8PackRows - 1) / kQ8PackRows; }
 
-void pack_tile(const uint8_t* rows, int64_t n_rows, int64_t k, uint8_t flip, uint8_t* tile) {
-    const int64_t n_blocks = k / kQ8Block;
+void pack_tile(const uint8_t* rows, int64_t n_rows, int64_t k, Quants quants, uint8_t weight_xor,
+               uint8_t* tile) {
+    const int64_t n_blocks = k / kQ8Block, block_nbytes = file_block_nbytes(quants);
+    const int64_t groups = (block_nbytes - 2) / 4;
+    const uint8_t flip = quants == Quants::Q8_0 ? weight_xor : 0;
     uint8_t* values = tile + q8_scales_nbytes(k);
-    std::memset(tile, 0, static_cast<size_t>(q8_scales_nbytes(k)));
-    if (n_rows < kQ8PackRows) std::memset(values, flip, static_cast<size_t>(k * kQ8PackRows));
+    // Rows that are not there have a scale of zero.
+    std::memset(tile, 0, static_cast<size_t>(q8_tile_nbytes(k, quants)));
     const uint32_t flips = flip * 0x01010101u;
     for (int64_t r = 0; r < n_rows; ++r) {
-        const uint8_t* row = rows + r * n_blocks * kFileBlockNbytes;
+        const uint8_t* row = rows + r * n_blocks * block_nbytes;
         for (int64_t b = 0; b < n_blocks; ++b) {
-            const uint8_t* block = row + b * kFileBlockNbytes;
+            const uint8_t* block = row + b * block_nbytes;
             std::memcpy(tile + 32 * b + 2 * r, block, 2);
-            for (int g = 0; g < 8; ++g) {
+            for (int64_t g = 0; g < groups; ++g) {
                 uint32_t four;
                 std::memcpy(&four, block + 2 + 4 * g, 4);
                 four ^= flips;
-                std::memcpy(values + (8 * b + g) * 64 + 4 * r, &four, 4);
+                std::memcpy(values + (groups * b + g) * 64 + 4 * r, &four, 4);
             }
         }
     }
 }
 
-void unpack_row(const uint8_t* packed, int64_t k, int64_t row, uint8_t flip, float* out) {
-    const uint8_t* tile = packed + row / kQ8PackRows * q8_tile_nbytes(k);
+void unpack_row(const uint8_t* packed, int64_t k, Quants quants, int64_t row, uint8_t flip, float* out) {
+    const uint8_t* tile = packed + row / kQ8PackRows * q8_tile_nbytes(k, quants);
     const int64_t r = row % kQ8PackRows;
     const uint8_t* values = tile + q8_scales_nbytes(k);
     for (int64_t b = 0; b < k / kQ8Block; ++b) {
@@ -91,8 +96,13 @@ void unpack_row(const uint8_t* packed, int64_t k, int64_t row, uint8_t flip, flo
         std::memcpy(&half, tile + 32 * b + 2 * r, 2);
         const float scale = ggml_fp16_to_fp32(half);
         for (int i = 0; i < kQ8Block; ++i) {
-            const uint8_t byte = values[(8 * b + i / 4) * 64 + 4 * r + i % 4];
-            out[b * kQ8Block + i] = scale * static_cast<float>(static_cast<int8_t>(byte ^ flip));
+            int value;
+            if (quants == Quants::Q8_0) {
+                value = static_cast<int8_t>(values[(8 * b + i / 4) * 64 + 4 * r + i % 4] ^ flip);
+            } else {
+                value = (values[(4 * b + i % 16 / 4) * 64 + 4 * r + i % 4] >> (i / 16 * 4) & 15) - 8;
+            }
+            out[b * kQ8Block + i] = scale * static_cast<float>(value);
         }
     }
 }
@@ -106,6 +116,7 @@ constexpr int kParamActivation = 8, kParamFlags = 9, kParamScale = 10;  // q8_li
 constexpr int kParamStride = 8, kParamPadding = 9;  // q8_quantize_frames; 0 in q8_quantize
 constexpr int kParamRoundings = 11;                 // both
 constexpr int kParamRows = 8;                       // q8_get_rows
+constexpr int kParamQuants = 12;                    // q8_linear and q8_get_rows
 constexpr int32_t kHasBias = 1, kHasResidual = 2;
 
 const Q8Form& form_of(const void* userdata) { return *static_cast<const Q8Form*>(userdata); }
@@ -222,6 +233,7 @@ void run_linear(ggml_tensor* dst, int ith, int nth, void* userdata) {
     Q8Product p = {};
     p.weights = static_cast<const uint8_t*>(dst->src[0]->data);
     p.x = static_cast<const uint8_t*>(xq->data);
+    p.quants = static_cast<Quants>(dst->op_params[kParamQuants]);
     p.roundings = dst->op_params[kParamRoundings];
     p.x_row_nbytes = xq->ne[0];
     p.k = p.x_row_nbytes / (kQ8Block + 8) * kQ8Block / p.roundings;
@@ -251,16 +263,16 @@ void run_get_rows(ggml_tensor* dst, int ith, int nth, void* userdata) {
         float* out = static_cast<float*>(dst->data) + i * dst->ne[0];
         GGML_ASSERT(row >= 0 && row < dst->op_params[kParamRows] &&
                     "q8_get_rows: an index outside the rows of W");
-        unpack_row(static_cast<const uint8_t*>(dst->src[0]->data), dst->ne[0], row,
-                   form_of(userdata).weight_xor, out);
+        unpack_row(static_cast<const uint8_t*>(dst->src[0]->data), dst->ne[0],
+                   static_cast<Quants>(dst->op_params[kParamQuants]), row, form_of(userdata).weight_xor, out);
     }
 }
 
-void check_packed(const ggml_tensor* packed_w, int64_t k, int64_t n) {
+void check_packed(const ggml_tensor* packed_w, int64_t k, int64_t n, Quants quants) {
     require(k > 0 && k % kQ8Block == 0 && n > 0, "q8: k must be a positive multiple of 32 and n positive");
     require(packed_w != nullptr && ggml_is_contiguous(packed_w) &&
-                ggml_nbytes(packed_w) >= q8_packed_nbytes(k, n),
-            "q8: the packed tensor must be contiguous and hold q8_packed_nbytes(k, n) bytes");
+                ggml_nbytes(packed_w) >= q8_packed_nbytes(k, n, quants),
+            "q8: the packed tensor must be contiguous and hold q8_packed_nbytes(k, n, quants) bytes");
 }
 
 void* as_userdata(const Q8Form& form) { return const_cast<Q8Form*>(&form); }
@@ -300,23 +312,27 @@ bool q8_supported(int64_t k, int64_t n) {
     return k > 0 && k % kQ8Block == 0 && n > 0 && q8_active_form() != nullptr;
 }
 
-size_t q8_packed_nbytes(int64_t k, int64_t n) { return static_cast<size_t>(n_tiles(n) * q8_tile_nbytes(k)); }
+size_t q8_packed_nbytes(int64_t k, int64_t n, Quants quants) {
+    return static_cast<size_t>(n_tiles(n) * q8_tile_nbytes(k, quants));
+}
 
 size_t q8_quantized_row_nbytes(int64_t k, Rounding rounding) {
     return static_cast<size_t>(static_cast<int64_t>(rounding) * (k + k / kQ8Block * 8));
 }
 
-void q8_pack(const void* q8_0_rows, int64_t k, int64_t n, void* packed, int64_t row_begin, int64_t row_end) {
+void q8_pack(const void* file_rows, int64_t k, int64_t n, void* packed, int64_t row_begin, int64_t row_end,
+             Quants quants) {
     const Q8Form& form = required_form();
     require(k > 0 && k % kQ8Block == 0 && n > 0,
             "q8_pack: k must be a positive multiple of 32 and n positive");
     require(row_begin >= 0 && row_begin % kQ8PackRows == 0 && row_end <= n &&
                 (row_end % kQ8PackRows == 0 || row_end == n),
             "q8_pack: the range of rows must lie within [0, n] and start and end on multiples of 16 or at n");
-    const int64_t row_nbytes = k / kQ8Block * kFileBlockNbytes;
+    const int64_t row_nbytes = k / kQ8Block * file_block_nbytes(quants);
     for (int64_t row = row_begin; row < row_end; row += kQ8PackRows) {
-        pack_tile(static_cast<const uint8_t*>(q8_0_rows) + row * row_nbytes, std::min(kQ8PackRows, n - row),
-                  k, form.weight_xor, static_cast<uint8_t*>(packed) + row / kQ8PackRows * q8_tile_nbytes(k));
+        pack_tile(static_cast<const uint8_t*>(file_rows) + row * row_nbytes, std::min(kQ8PackRows, n - row),
+                  k, quants, form.weight_xor,
+                  static_cast<uint8_t*>(packed) + row / kQ8PackRows * q8_tile_nbytes(k, quants));
     }
 }
 
@@ -355,10 +371,11 @@ ggml_tensor* q8_quantize_frames(ggml_context* ctx, ggml_tensor* x, int64_t taps,
 }
 
 ggml_tensor* q8_linear(ggml_context* ctx, ggml_tensor* packed_w, int64_t k, int64_t n, ggml_tensor* xq,
-                       ggml_tensor* bias, Activation activation, ggml_tensor* residual, float scale) {
+                       ggml_tensor* bias, Activation activation, ggml_tensor* residual, float scale,
+                       Quants quants) {
     const Q8Form& form = required_form();
     require(residual != nullptr || scale == 1.0f, "q8_linear: a scale other than 1 needs a residual");
-    check_packed(packed_w, k, n);
+    check_packed(packed_w, k, n, quants);
     const int32_t roundings = xq->op_params[kParamRoundings];
     require(
         xq->op == GGML_OP_CUSTOM && xq->type == GGML_TYPE_I8 && ggml_is_contiguous(xq) &&
@@ -386,19 +403,22 @@ ggml_tensor* q8_linear(ggml_context* ctx, ggml_tensor* packed_w, int64_t k, int6
     y->op_params[kParamActivation] = static_cast<int32_t>(activation);
     y->op_params[kParamFlags] = flags;
     y->op_params[kParamRoundings] = roundings;
+    y->op_params[kParamQuants] = static_cast<int32_t>(quants);
     std::memcpy(&y->op_params[kParamScale], &scale, sizeof(scale));
     return y;
 }
 
-ggml_tensor* q8_get_rows(ggml_context* ctx, ggml_tensor* packed_w, int64_t k, int64_t n, ggml_tensor* ids) {
+ggml_tensor* q8_get_rows(ggml_context* ctx, ggml_tensor* packed_w, int64_t k, int64_t n, ggml_tensor* ids,
+                         Quants quants) {
     const Q8Form& form = required_form();
-    check_packed(packed_w, k, n);
+    check_packed(packed_w, k, n, quants);
     require(ids->type == GGML_TYPE_I32 && ggml_is_contiguous(ids) && ids->ne[2] == 1 && ids->ne[3] == 1,
             "q8_get_rows: ids must be contiguous I32 [T, B]");
     ggml_tensor* args[2] = {packed_w, ids};
     ggml_tensor* y = ggml_custom_4d(ctx, GGML_TYPE_F32, k, ids->ne[0], ids->ne[1], 1, args, 2, run_get_rows,
                                     GGML_N_TASKS_MAX, as_userdata(form));
     y->op_params[kParamRows] = static_cast<int32_t>(n);
+    y->op_params[kParamQuants] = static_cast<int32_t>(quants);
     return y;
 }
 

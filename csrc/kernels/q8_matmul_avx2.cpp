@@ -21,6 +21,9 @@ struct Avx2 : Avx2Floats {
         const __m256i pairs = _mm256_maddubs_epi16(w.magnitude, _mm256_sign_epi8(x, w.value));
         return _mm256_add_epi32(sum, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
     }
+    static RUSTASR_INLINE I dot_halves(I sum, H w, X x) {
+        return _mm256_add_epi32(sum, _mm256_madd_epi16(_mm256_maddubs_epi16(w, x), _mm256_set1_epi16(1)));
+    }
 };
 
 }  // namespace

@@ -41,6 +41,15 @@ struct Avx2Floats {
         memcpy(&v, p, 4);
         return _mm256_set1_epi32(v);
     }
+
+    using H = __m256i;
+    static RUSTASR_INLINE void halves(const uint8_t* p, H& low, H& high) {
+        const __m256i both = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
+        const __m256i mask = _mm256_set1_epi8(15);
+        low = _mm256_and_si256(both, mask);
+        high = _mm256_and_si256(_mm256_srli_epi16(both, 4), mask);
+    }
+    static RUSTASR_INLINE I start_halves(const uint8_t* p) { return _mm256_srai_epi32(broadcast(p), 4); }
 };
 
 RUSTASR_INLINE int32_t greatest_lane(__m256i x) {

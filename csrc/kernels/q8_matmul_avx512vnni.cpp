@@ -49,6 +49,15 @@ struct Avx512Vnni {
     }
     static RUSTASR_INLINE I start(const uint8_t* p) { return broadcast(p); }
     static RUSTASR_INLINE I dot(I sum, W w, X x) { return _mm512_dpbusd_epi32(sum, w, x); }
+
+    using H = __m512i;
+    static RUSTASR_INLINE void halves(const uint8_t* p, H& low, H& high) {
+        const __m512i both = _mm512_loadu_si512(p), mask = _mm512_set1_epi8(15);
+        low = _mm512_and_si512(both, mask);
+        high = _mm512_and_si512(_mm512_srli_epi16(both, 4), mask);
+    }
+    static RUSTASR_INLINE I start_halves(const uint8_t* p) { return _mm512_srai_epi32(broadcast(p), 4); }
+    static RUSTASR_INLINE I dot_halves(I sum, H w, X x) { return _mm512_dpbusd_epi32(sum, w, x); }
 };
 
 void quantize(const float* x, int64_t k, int64_t begin, int64_t end, uint8_t* out) {

@@ -14,6 +14,7 @@ struct AvxVnni : Avx2Floats {
     }
     static RUSTASR_INLINE I start(const uint8_t* p) { return broadcast(p); }
     static RUSTASR_INLINE I dot(I sum, W w, X x) { return _mm256_dpbusd_avx_epi32(sum, w, x); }
+    static RUSTASR_INLINE I dot_halves(I sum, H w, X x) { return _mm256_dpbusd_avx_epi32(sum, w, x); }
 };
 
 }  // namespace

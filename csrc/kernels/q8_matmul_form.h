@@ -6,9 +6,12 @@
 //     nb x 8 x 64 bytes: the four values 4g..4g+3 of block b for row 0, then for row 1, ... row 15.
 // Every byte of the values is xored with the form's weight_xor: 0x80 makes them unsigned (value + 128) for
 // instructions that multiply unsigned by signed bytes.
+// Of Q4_0 they are nb x 4 x 64 bytes: the low halves of a byte are the values 4g..4g+3 as above, the high
+// ones 16 + 4g..16 + 4g+3, each as in the file (value + 8).
 //
 // Quantised activations, one row: k int8 values, then nb F32 scales, then nb int32 corrections,
-//     correction = -128 * sum of the block's values: what the weights' + 128 adds to a dot product.
+//     correction = -128 * sum of the block's values: what the weights' + 128 adds to a dot product (and a
+//     sixteenth of it what + 8 adds).
 // Rounded twice, a row is one of 2k values: what the first rounding left follows as blocks nb ... 2nb.
 #pragma once
 
@@ -22,7 +25,9 @@ namespace rustasr::kernels {
 constexpr int64_t kQ8Block = 32;
 
 static constexpr int64_t q8_scales_nbytes(int64_t k) { return (k / kQ8Block * 32 + 63) / 64 * 64; }
-static constexpr int64_t q8_tile_nbytes(int64_t k) { return q8_scales_nbytes(k) + k * kQ8PackRows; }
+static constexpr int64_t q8_tile_nbytes(int64_t k, Quants quants = Quants::Q8_0) {
+    return q8_scales_nbytes(k) + k * kQ8PackRows / (quants == Quants::Q4_0 ? 2 : 1);
+}
 
 // A block whose greatest magnitude is below this becomes zeros: 127 / magnitude must be finite.
 constexpr float kQ8Smallest = 1e-36f;
@@ -33,6 +38,7 @@ struct Q8Product {
     const uint8_t* weights;
     const uint8_t* x;  // quantised rows, one after the other
     int64_t k, n;
+    Quants quants;
     int64_t roundings;  // of x: its rows are of roundings * k values
     int64_t x_row_nbytes;
     float* y;           // [n, rows]

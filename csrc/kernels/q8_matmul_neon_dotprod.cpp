@@ -54,6 +54,15 @@ struct NeonDotprod {
     static RUSTASR_INLINE X broadcast(const uint8_t* p) { return vreinterpretq_s8_s32(broadcast_word(p)); }
     static RUSTASR_INLINE I start(const uint8_t*) { return vdupq_n_s32(0); }
     static RUSTASR_INLINE I dot(I sum, W w, X x) { return vdotq_s32(sum, w, x); }
+
+    using H = int8x16_t;
+    static RUSTASR_INLINE void halves(const uint8_t* p, H& low, H& high) {
+        const uint8x16_t both = vld1q_u8(p);
+        low = vreinterpretq_s8_u8(vandq_u8(both, vdupq_n_u8(15)));
+        high = vreinterpretq_s8_u8(vshrq_n_u8(both, 4));
+    }
+    static RUSTASR_INLINE I start_halves(const uint8_t* p) { return vshrq_n_s32(broadcast_word(p), 4); }
+    static RUSTASR_INLINE I dot_halves(I sum, H w, X x) { return vdotq_s32(sum, w, x); }
 };
 
 void quantize(const float* x, int64_t k, int64_t begin, int64_t end, uint8_t* out) {

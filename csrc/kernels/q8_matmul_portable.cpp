@@ -60,23 +60,37 @@ void quantize(const float* x, int64_t k, int64_t begin, int64_t end, uint8_t* ou
     }
 }
 
+// The 32 values of row r of a tile, of the block at `packed`, as the file means them.
+void block_values(const uint8_t* packed, Quants quants, int r, int32_t* values) {
+    for (int g = 0; g < 8; ++g) {
+        for (int j = 0; j < 4; ++j) {
+            const int at = 4 * r + j;
+            if (quants == Quants::Q8_0) {
+                values[4 * g + j] = static_cast<int8_t>(packed[64 * g + at]);
+            } else {
+                values[4 * g + j] = (packed[64 * (g % 4) + at] >> (g / 4 * 4) & 15) - 8;
+            }
+        }
+    }
+}
+
 // One row of x times one tile of 16 rows of W.
 void product_tile(const Q8Product& p, int64_t tile, int64_t row) {
     constexpr int R = kQ8PackRows;
     const int64_t n_blocks = p.k / kQ8Block;
-    const uint8_t* scales = p.weights + tile * q8_tile_nbytes(p.k);
-    const int8_t* values = reinterpret_cast<const int8_t*>(scales + q8_scales_nbytes(p.k));
+    const int64_t block_nbytes = kQ8Block * R / (p.quants == Quants::Q4_0 ? 2 : 1);
+    const uint8_t* scales = p.weights + tile * q8_tile_nbytes(p.k, p.quants);
+    const uint8_t* values = scales + q8_scales_nbytes(p.k);
     const uint8_t* x_row = p.x + row * p.x_row_nbytes;
     const int8_t* x = reinterpret_cast<const int8_t*>(x_row);
     float acc[R] = {};
     for (int64_t i = 0; i < p.roundings * n_blocks; ++i, x += kQ8Block) {
         const int64_t b = i % n_blocks;
-        const int8_t* w = values + b * kQ8Block * R;
         int32_t sum[R] = {};
-        for (int g = 0; g < 8; ++g) {
-            for (int r = 0; r < R; ++r) {
-                for (int j = 0; j < 4; ++j) sum[r] += w[64 * g + 4 * r + j] * x[4 * g + j];
-            }
+        for (int r = 0; r < R; ++r) {
+            int32_t w[kQ8Block];
+            block_values(values + b * block_nbytes, p.quants, r, w);
+            for (int j = 0; j < kQ8Block; ++j) sum[r] += w[j] * x[j];
         }
         float x_scale;
         std::memcpy(&x_scale, x_row + p.roundings * p.k + 4 * i, 4);

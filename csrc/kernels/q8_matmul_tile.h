@@ -5,6 +5,11 @@
 //     weights(p)           kLanes x 4 bytes of packed weights;   broadcast(p)  4 activations for every lane
 //     start(p)             the sums of a block before its products, from the correction at p
 //     dot(sum, w, x)       sum + the four products of each lane
+// for weights of four bits, which are 0..15 in every form,
+//     H                    a vector of kLanes x 4 of them
+//     halves(p, low, high) those in the low and in the high halves of the bytes at p
+//     start_halves(p)      the sums before their products: a sixteenth of the correction at p
+//     dot_halves(sum, w, x)
 // and ordinary F32 arithmetic. Everything is in an anonymous namespace: see BUILD notes in
 // cmake/kernels.cmake.
 #pragma once
@@ -157,14 +162,79 @@ RUSTASR_INLINE void finish_any(const Q8Product& p, typename S::F (&acc)[ROWS][VE
     }
 }
 
+// One block of 32: of ROWS rows of x with TILES tiles of 16 rows of W. `weights` and `x` are at its first
+// values.
+template <class S, int ROWS, int TILES>
+RUSTASR_INLINE void block_sums(const Q8Product& p, const uint8_t* weights, const uint8_t* x,
+                               const uint8_t* x_corrections,
+                               typename S::I (&sum)[ROWS][TILES * kQ8PackRows / S::kLanes]) {
+    constexpr int kPerTile = kQ8PackRows / S::kLanes, kVectors = TILES * kPerTile;
+    const int64_t tile_nbytes = q8_tile_nbytes(p.k), stride = p.x_row_nbytes;
+    RUSTASR_UNROLL
+    for (int m = 0; m < ROWS; ++m) {
+        const typename S::I start = S::start(x_corrections + m * stride);
+        RUSTASR_UNROLL
+        for (int v = 0; v < kVectors; ++v) sum[m][v] = start;
+    }
+    RUSTASR_UNROLL
+    for (int g = 0; g < 8; ++g) {
+        typename S::W w[kVectors];
+        RUSTASR_UNROLL
+        for (int v = 0; v < kVectors; ++v) {
+            w[v] = S::weights(weights + v / kPerTile * tile_nbytes + 64 * g + v % kPerTile * 4 * S::kLanes);
+        }
+        RUSTASR_UNROLL
+        for (int m = 0; m < ROWS; ++m) {
+            const typename S::X xs = S::broadcast(x + m * stride + 4 * g);
+            RUSTASR_UNROLL
+            for (int v = 0; v < kVectors; ++v) sum[m][v] = S::dot(sum[m][v], w[v], xs);
+        }
+    }
+}
+
+// The same with weights of four bits.
+template <class S, int ROWS, int TILES>
+RUSTASR_INLINE void block_sums_halves(const Q8Product& p, const uint8_t* weights, const uint8_t* x,
+                                      const uint8_t* x_corrections,
+                                      typename S::I (&sum)[ROWS][TILES * kQ8PackRows / S::kLanes]) {
+    constexpr int kPerTile = kQ8PackRows / S::kLanes, kVectors = TILES * kPerTile;
+    const int64_t tile_nbytes = q8_tile_nbytes(p.k, Quants::Q4_0), stride = p.x_row_nbytes;
+    RUSTASR_UNROLL
+    for (int m = 0; m < ROWS; ++m) {
+        const typename S::I start = S::start_halves(x_corrections + m * stride);
+        RUSTASR_UNROLL
+        for (int v = 0; v < kVectors; ++v) sum[m][v] = start;
+    }
+    RUSTASR_UNROLL
+    for (int g = 0; g < 4; ++g) {
+        typename S::H low[kVectors], high[kVectors];
+        RUSTASR_UNROLL
+        for (int v = 0; v < kVectors; ++v) {
+            S::halves(weights + v / kPerTile * tile_nbytes + 64 * g + v % kPerTile * 4 * S::kLanes, low[v],
+                      high[v]);
+        }
+        RUSTASR_UNROLL
+        for (int m = 0; m < ROWS; ++m) {
+            const uint8_t* at = x + m * stride + 4 * g;
+            const typename S::X first = S::broadcast(at), second = S::broadcast(at + kQ8Block / 2);
+            RUSTASR_UNROLL
+            for (int v = 0; v < kVectors; ++v) {
+                sum[m][v] = S::dot_halves(sum[m][v], low[v], first);
+                sum[m][v] = S::dot_halves(sum[m][v], high[v], second);
+            }
+        }
+    }
+}
+
 // ROWS rows of x times TILES tiles of 16 rows of W, over the whole of k. With `fetch`, the tiles after these
 // are asked for meanwhile: the processor's own prefetching is late when the weights come from memory.
-template <class S, int ROWS, int TILES>
+template <class S, Quants Q, int ROWS, int TILES>
 void product_tile(const Q8Product& p, int64_t tile, int64_t row, bool fetch) {
     using F = typename S::F;
     using I = typename S::I;
     constexpr int kPerTile = kQ8PackRows / S::kLanes, kVectors = TILES * kPerTile;
-    const int64_t n_blocks = p.k / kQ8Block, tile_nbytes = q8_tile_nbytes(p.k);
+    constexpr int kBlockNbytes = kQ8Block * kQ8PackRows / (Q == Quants::Q4_0 ? 2 : 1);
+    const int64_t n_blocks = p.k / kQ8Block, tile_nbytes = q8_tile_nbytes(p.k, Q);
     const uint8_t* scales = p.weights + tile * tile_nbytes;
     const uint8_t* weights = scales + q8_scales_nbytes(p.k);
     const int64_t stride = p.x_row_nbytes;
@@ -188,31 +258,16 @@ void product_tile(const Q8Product& p, int64_t tile, int64_t row, bool fetch) {
             RUSTASR_UNROLL
             for (int t = 0; t < TILES; ++t) {
                 RUSTASR_UNROLL
-                for (int g = 0; g < 8; ++g) S::prefetch(weights + (TILES + t) * tile_nbytes + 64 * g);
+                for (int g = 0; g < kBlockNbytes / 64; ++g)
+                    S::prefetch(weights + (TILES + t) * tile_nbytes + 64 * g);
                 S::prefetch(scales + (TILES + t) * tile_nbytes + 32 * b);
             }
         }
         I sum[ROWS][kVectors];
-        RUSTASR_UNROLL
-        for (int m = 0; m < ROWS; ++m) {
-            const I start = S::start(x_corrections + m * stride + 4 * i);
-            RUSTASR_UNROLL
-            for (int v = 0; v < kVectors; ++v) sum[m][v] = start;
-        }
-        RUSTASR_UNROLL
-        for (int g = 0; g < 8; ++g) {
-            typename S::W w[kVectors];
-            RUSTASR_UNROLL
-            for (int v = 0; v < kVectors; ++v) {
-                w[v] =
-                    S::weights(weights + v / kPerTile * tile_nbytes + 64 * g + v % kPerTile * 4 * S::kLanes);
-            }
-            RUSTASR_UNROLL
-            for (int m = 0; m < ROWS; ++m) {
-                const typename S::X xs = S::broadcast(x + m * stride + 4 * g);
-                RUSTASR_UNROLL
-                for (int v = 0; v < kVectors; ++v) sum[m][v] = S::dot(sum[m][v], w[v], xs);
-            }
+        if constexpr (Q == Quants::Q4_0) {
+            block_sums_halves<S, ROWS, TILES>(p, weights, x, x_corrections + 4 * i, sum);
+        } else {
+            block_sums<S, ROWS, TILES>(p, weights, x, x_corrections + 4 * i, sum);
         }
         RUSTASR_UNROLL
         for (int v = 0; v < kVectors; ++v) {
@@ -225,7 +280,7 @@ void product_tile(const Q8Product& p, int64_t tile, int64_t row, bool fetch) {
             }
         }
         x += kQ8Block;
-        weights += kQ8Block * kQ8PackRows;
+        weights += kBlockNbytes;
     }
 
     const int64_t column = tile * kQ8PackRows, left = p.n - column;
@@ -238,35 +293,36 @@ void product_tile(const Q8Product& p, int64_t tile, int64_t row, bool fetch) {
 }
 
 // Rows [row, row + rows) with rows <= ROWS.
-template <class S, int ROWS, int TILES>
+template <class S, Quants Q, int ROWS, int TILES>
 void product_rows(const Q8Product& p, int64_t tile, int64_t row, int64_t rows, bool fetch) {
     if constexpr (ROWS > 1) {
-        if (rows < ROWS) return product_rows<S, ROWS - 1, TILES>(p, tile, row, rows, fetch);
+        if (rows < ROWS) return product_rows<S, Q, ROWS - 1, TILES>(p, tile, row, rows, fetch);
     }
-    product_tile<S, ROWS, TILES>(p, tile, row, fetch);
+    product_tile<S, Q, ROWS, TILES>(p, tile, row, fetch);
 }
 
 // One row has few independent sums: it takes S::kTilesOfOneRow tiles at a time.
-template <class S>
+template <class S, Quants Q>
 void product_panel(const Q8Product& p, int64_t tile, int64_t tile_end, int64_t row, int64_t rows,
                    bool fetch) {
     if (rows == 1) {
         for (; tile + S::kTilesOfOneRow <= tile_end; tile += S::kTilesOfOneRow) {
-            product_tile<S, 1, S::kTilesOfOneRow>(p, tile, row, fetch);
+            product_tile<S, Q, 1, S::kTilesOfOneRow>(p, tile, row, fetch);
         }
     }
     for (; tile + S::kTiles <= tile_end; tile += S::kTiles) {
-        product_rows<S, S::kRows, S::kTiles>(p, tile, row, rows, fetch);
+        product_rows<S, Q, S::kRows, S::kTiles>(p, tile, row, rows, fetch);
     }
-    for (; tile < tile_end; ++tile) product_rows<S, S::kRows, 1>(p, tile, row, rows, fetch);
+    for (; tile < tile_end; ++tile) product_rows<S, Q, S::kRows, 1>(p, tile, row, rows, fetch);
 }
 
 // A chunk of tiles stays in the second-level cache while all rows pass over it.
 constexpr int64_t kChunkNbytes = 384 * 1024;
 
-template <class S>
-void product(const Q8Product& p, int64_t tile_begin, int64_t tile_end, int64_t row_begin, int64_t row_end) {
-    int64_t chunk = kChunkNbytes / q8_tile_nbytes(p.k) / S::kTiles * S::kTiles;
+template <class S, Quants Q>
+void product_of(const Q8Product& p, int64_t tile_begin, int64_t tile_end, int64_t row_begin,
+                int64_t row_end) {
+    int64_t chunk = kChunkNbytes / q8_tile_nbytes(p.k, Q) / S::kTiles * S::kTiles;
     if (chunk < S::kTilesOfOneRow) chunk = S::kTilesOfOneRow;
     // Rows that all fit the registers pass over the weights once: no cache is needed, and no panel is cut.
     if (row_end - row_begin <= S::kRows) chunk = tile_end - tile_begin;
@@ -274,9 +330,15 @@ void product(const Q8Product& p, int64_t tile_begin, int64_t tile_end, int64_t r
         const int64_t end = tile + chunk < tile_end ? tile + chunk : tile_end;
         for (int64_t row = row_begin; row < row_end; row += S::kRows) {
             const int64_t rows = row_end - row < S::kRows ? row_end - row : S::kRows;
-            product_panel<S>(p, tile, end, row, rows, row == row_begin);
+            product_panel<S, Q>(p, tile, end, row, rows, row == row_begin);
         }
     }
+}
+
+template <class S>
+void product(const Q8Product& p, int64_t tile_begin, int64_t tile_end, int64_t row_begin, int64_t row_end) {
+    const auto run = p.quants == Quants::Q4_0 ? product_of<S, Quants::Q4_0> : product_of<S, Quants::Q8_0>;
+    run(p, tile_begin, tile_end, row_begin, row_end);
 }
 
 }  // namespace

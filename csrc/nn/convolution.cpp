@@ -103,7 +103,7 @@ ggml_tensor* Conv2d::operator()(Graph& graph, ggml_tensor* x, Activation activat
         if (!w.packed || x->ne[0] % 32 != 0)
             return linear_(graph, kernels::convolution_patches(ctx, x, kernel_), activation);
         return kernels::q8_convolution(ctx, w.tensor, w.n, kernels::q8_quantize(ctx, x), kernel_,
-                                       linear_.bias(), activation);
+                                       linear_.bias(), activation, *w.packed);
     }
     const ConvShape shape{x->ne[0], linear_.weight().n, kernel_, kernel_, 2, 2};
     return linear_(graph, patches(ctx, x, shape), activation);

@@ -45,7 +45,7 @@ ggml_tensor* Linear::operator()(Graph& graph, LinearInput& x, Activation activat
     if (weight_.packed) {
         if (!x.quantized) x.quantized = kernels::q8_quantize(ctx, x.plain, rounding_);
         return kernels::q8_linear(ctx, weight_.tensor, weight_.k, weight_.n, x.quantized, bias_, activation,
-                                  residual, scale);
+                                  residual, scale, *weight_.packed);
     }
     ggml_tensor* rows = x.plain;
     // One matrix where that is free: a large product is faster than many small ones. ggml's repacked products
@@ -76,14 +76,15 @@ ggml_tensor* RmsNorm::operator()(Graph& graph, ggml_tensor* x) const {
     return ggml_mul_inplace(graph.ctx(), ggml_rms_norm(graph.ctx(), x, eps_), weight_);
 }
 
-Embedding::Embedding(Weights weights, int64_t d, int64_t n)
-    : table_{weights.get("weight", {d, n}), d, n, false} {}
+Embedding::Embedding(Weights weights, int64_t d, int64_t n) : table_{weights.get("weight", {d, n}), d, n} {}
 
 Embedding::Embedding(Weights weights, int64_t d, int64_t n, const Linear& output)
     : table_(output.weight().packed ? output.weight() : Embedding(weights, d, n).table_) {}
 
 ggml_tensor* Embedding::operator()(Graph& graph, ggml_tensor* ids) const {
-    if (table_.packed) return kernels::q8_get_rows(graph.ctx(), table_.tensor, table_.k, table_.n, ids);
+    if (table_.packed) {
+        return kernels::q8_get_rows(graph.ctx(), table_.tensor, table_.k, table_.n, ids, *table_.packed);
+    }
     return ggml_get_rows(graph.ctx(), table_.tensor, ids);
 }
 

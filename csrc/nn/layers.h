@@ -43,9 +43,12 @@ class Linear {
     }
     const MatMulWeight& weight() const { return weight_; }
     ggml_tensor* bias() const { return bias_; }  // [n] or null
-    ggml_type type() const { return weight_.packed ? GGML_TYPE_Q8_0 : weight_.tensor->type; }
+    ggml_type type() const {
+        if (!weight_.packed) return weight_.tensor->type;
+        return *weight_.packed == kernels::Quants::Q4_0 ? GGML_TYPE_Q4_0 : GGML_TYPE_Q8_0;
+    }
     /// Whether ggml may keep the matrix in a layout of the CPU's own (WeightStore::place_for).
-    bool repacked() const { return type() == GGML_TYPE_Q4_0; }
+    bool repacked() const { return !weight_.packed && type() == GGML_TYPE_Q4_0; }
 
    private:
     MatMulWeight weight_;

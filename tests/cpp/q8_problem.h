@@ -46,14 +46,26 @@ std::vector<float> normal_values(size_t count, unsigned seed, float scale = 1.0f
     return values;
 }
 
-std::vector<uint8_t> q8_0_rows(const std::vector<float>& values, int64_t k, int64_t n) {
-    std::vector<uint8_t> rows(ggml_row_size(GGML_TYPE_Q8_0, k) * static_cast<size_t>(n));
-    ggml_quantize_chunk(GGML_TYPE_Q8_0, values.data(), rows.data(), 0, n, k, nullptr);
+constexpr Quants kQuants[] = {Quants::Q8_0, Quants::Q4_0};
+
+ggml_type type_of(Quants quants) { return quants == Quants::Q4_0 ? GGML_TYPE_Q4_0 : GGML_TYPE_Q8_0; }
+
+std::vector<uint8_t> file_rows(const std::vector<float>& values, int64_t k, int64_t n,
+                               Quants quants = Quants::Q8_0) {
+    std::vector<uint8_t> rows(ggml_row_size(type_of(quants), k) * static_cast<size_t>(n));
+    ggml_quantize_chunk(type_of(quants), values.data(), rows.data(), 0, n, k, nullptr);
     return rows;
 }
 
-std::vector<uint8_t> random_q8_0(int64_t k, int64_t n, unsigned seed) {
-    return q8_0_rows(normal_values(static_cast<size_t>(k * n), seed, 0.05f), k, n);
+std::vector<uint8_t> random_rows(int64_t k, int64_t n, unsigned seed, Quants quants = Quants::Q8_0) {
+    return file_rows(normal_values(static_cast<size_t>(k * n), seed, 0.05f), k, n, quants);
+}
+
+// The values that a file's rows mean.
+std::vector<float> values_of_rows(const std::vector<uint8_t>& rows, int64_t k, int64_t n, Quants quants) {
+    std::vector<float> values(static_cast<size_t>(k * n));
+    ggml_get_type_traits(type_of(quants))->to_float(rows.data(), values.data(), k * n);
+    return values;
 }
 
 // A graph on the CPU backend: tensors are made in ctx, filled once allocated, then computed.
@@ -105,12 +117,13 @@ class Graph {
 struct Problem {
     int64_t k, n;
     std::vector<int64_t> rows;          // M, B1, B2
-    std::vector<uint8_t> weights;       // Q8_0
+    std::vector<uint8_t> weights;       // rows as in a file
     std::vector<float> x;               // contiguous
     std::vector<float> bias, residual;  // empty: none
     float scale = 1;                    // with a residual
     Activation activation = Activation::None;
     Rounding rounding = Rounding::Once;
+    Quants quants = Quants::Q8_0;
 
     int64_t n_rows() const {
         int64_t total = 1;
@@ -119,12 +132,14 @@ struct Problem {
     }
 };
 
-Problem make_problem(int64_t k, int64_t n, std::vector<int64_t> rows, unsigned seed) {
+Problem make_problem(int64_t k, int64_t n, std::vector<int64_t> rows, unsigned seed,
+                     Quants quants = Quants::Q8_0) {
     Problem p;
+    p.quants = quants;
     p.k = k;
     p.n = n;
     p.rows = std::move(rows);
-    p.weights = random_q8_0(k, n, seed);
+    p.weights = random_rows(k, n, seed, quants);
     p.x = normal_values(static_cast<size_t>(k * p.n_rows()), seed + 1);
     return p;
 }
@@ -132,7 +147,7 @@ Problem make_problem(int64_t k, int64_t n, std::vector<int64_t> rows, unsigned s
 std::vector<float> solve(const Problem& p, const Q8Form* form, int threads = 2) {
     const UseForm use(form);
     Graph g;
-    ggml_tensor* w = g.input(GGML_TYPE_I8, {static_cast<int64_t>(q8_packed_nbytes(p.k, p.n))});
+    ggml_tensor* w = g.input(GGML_TYPE_I8, {static_cast<int64_t>(q8_packed_nbytes(p.k, p.n, p.quants))});
     std::vector<int64_t> x_ne = {p.k}, y_ne = {p.n};
     x_ne.insert(x_ne.end(), p.rows.begin(), p.rows.end());
     y_ne.insert(y_ne.end(), p.rows.begin(), p.rows.end());
@@ -140,12 +155,12 @@ std::vector<float> solve(const Problem& p, const Q8Form* form, int threads = 2) 
     ggml_tensor* bias = p.bias.empty() ? nullptr : g.input(GGML_TYPE_F32, {p.n});
     ggml_tensor* residual = p.residual.empty() ? nullptr : g.input(GGML_TYPE_F32, y_ne);
     g.allocate();
-    q8_pack(p.weights.data(), p.k, p.n, w->data);
+    q8_pack(p.weights.data(), p.k, p.n, w->data, p.quants);
     ggml_backend_tensor_set(x, p.x.data(), 0, ggml_nbytes(x));
     if (bias) ggml_backend_tensor_set(bias, p.bias.data(), 0, ggml_nbytes(bias));
     if (residual) ggml_backend_tensor_set(residual, p.residual.data(), 0, ggml_nbytes(residual));
     return g.compute(q8_linear(g.ctx, w, p.k, p.n, q8_quantize(g.ctx, x, p.rounding), bias, p.activation,
-                               residual, p.scale),
+                               residual, p.scale, p.quants),
                      threads);
 }
 
@@ -184,22 +199,19 @@ std::vector<double> rounded(const float* x, int64_t k, Rounding rounding) {
 // The result in doubles from the quantised values, and for each the tolerance: 1e-5 of the sum of the blocks'
 // magnitudes (and of what is added to them), which is what a sum in F32 can promise.
 void exact(const Problem& p, std::vector<double>& y, std::vector<double>& tolerance) {
-    const int64_t nb = p.k / 32;
+    const std::vector<float> weights = values_of_rows(p.weights, p.k, p.n, p.quants);
     y.assign(static_cast<size_t>(p.n * p.n_rows()), 0.0);
     tolerance = y;
     for (int64_t m = 0; m < p.n_rows(); ++m) {
         const std::vector<double> x = rounded(p.x.data() + m * p.k, p.k, p.rounding);
         for (int64_t r = 0; r < p.n; ++r) {
             double sum = 0.0, magnitude = 0.0;
-            for (int64_t b = 0; b < nb; ++b) {
-                const uint8_t* block = p.weights.data() + (r * nb + b) * 34;
-                ggml_fp16_t half;
-                std::memcpy(&half, block, 2);
-                double dot = 0.0;
-                for (int i = 0; i < 32; ++i) {
-                    dot += static_cast<int8_t>(block[2 + i]) * x[static_cast<size_t>(32 * b + i)];
+            for (int64_t b = 0; b < p.k; b += 32) {
+                double term = 0.0;
+                for (int64_t i = b; i < b + 32; ++i) {
+                    term += static_cast<double>(weights[static_cast<size_t>(r * p.k + i)]) *
+                            x[static_cast<size_t>(i)];
                 }
-                const double term = static_cast<double>(ggml_fp16_to_fp32(half)) * dot;
                 sum += term;
                 magnitude += std::fabs(term);
             }
@@ -228,10 +240,10 @@ void exact(const Problem& p, std::vector<double>& y, std::vector<double>& tolera
     }
     if (!(worst <= 1.0)) {
         rustasr::test::fail(__FILE__, __LINE__,
-                            std::string(form->name) + " k=" + std::to_string(p.k) +
-                                " n=" + std::to_string(p.n) + " rows=" + std::to_string(p.n_rows()) +
-                                ": element " + std::to_string(where) + " is off by " + std::to_string(worst) +
-                                " tolerances");
+                            std::string(form->name) + " " + ggml_type_name(type_of(p.quants)) +
+                                " k=" + std::to_string(p.k) + " n=" + std::to_string(p.n) +
+                                " rows=" + std::to_string(p.n_rows()) + ": element " + std::to_string(where) +
+                                " is off by " + std::to_string(worst) + " tolerances");
     }
     rustasr::test::count_check();
 }

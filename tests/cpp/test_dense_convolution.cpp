@@ -66,22 +66,24 @@ TEST_CASE("dense convolution: the quantised form equals the product of the patch
             for (int threads : {1, 2, 3}) {
                 const int64_t k = 9 * s.channels, n = 48 + s.mels % 3;
                 const std::vector<float> values = values_of(s);
-                Problem laid_out = make_problem(k, n, {s.places_out()}, 3);
+                const Quants quants = kQuants[threads % 2];
+                Problem laid_out = make_problem(k, n, {s.places_out()}, 3, quants);
                 laid_out.x = patches_of(s, 3, values);
                 laid_out.bias = normal_values(static_cast<size_t>(n), 5);
                 laid_out.activation = s.batch % 2 ? Activation::Gelu : Activation::None;
 
                 const UseForm use(form);
                 Graph g;
-                ggml_tensor* w = g.input(GGML_TYPE_I8, {static_cast<int64_t>(q8_packed_nbytes(k, n))});
+                ggml_tensor* w =
+                    g.input(GGML_TYPE_I8, {static_cast<int64_t>(q8_packed_nbytes(k, n, quants))});
                 ggml_tensor* x = g.input(GGML_TYPE_F32, {s.channels, s.mels, s.frames, s.batch});
                 ggml_tensor* bias = g.input(GGML_TYPE_F32, {n});
                 g.allocate();
-                q8_pack(laid_out.weights.data(), k, n, w->data);
+                q8_pack(laid_out.weights.data(), k, n, w->data, quants);
                 ggml_backend_tensor_set(x, values.data(), 0, ggml_nbytes(x));
                 ggml_backend_tensor_set(bias, laid_out.bias.data(), 0, ggml_nbytes(bias));
                 ggml_tensor* y =
-                    q8_convolution(g.ctx, w, n, q8_quantize(g.ctx, x), 3, bias, laid_out.activation);
+                    q8_convolution(g.ctx, w, n, q8_quantize(g.ctx, x), 3, bias, laid_out.activation, quants);
                 CHECK(g.compute(y, threads) == solve(laid_out, form));
             }
         }

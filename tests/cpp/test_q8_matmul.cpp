@@ -1,4 +1,5 @@
-// The Q8_0 product: every form that this processor has, against exact arithmetic on the quantised values.
+// The product of Q8_0 and Q4_0 weights: every form that this processor has, against exact arithmetic on the
+// quantised values.
 #include <algorithm>
 #include <cmath>
 #include <cstring>
@@ -33,7 +34,7 @@ TEST_CASE("q8: every form is within 1e-5 of exact arithmetic on the quantised va
                 for (int64_t m : rows) {
                     ++seed;
                     if (k == 1280 && seed % 5 != 0) continue;  // the large ones: a sample
-                    check_problem(make_problem(k, n, {m}, seed), form);
+                    for (Quants quants : kQuants) check_problem(make_problem(k, n, {m}, seed, quants), form);
                 }
             }
         }
@@ -46,7 +47,8 @@ TEST_CASE("q8: activations rounded twice, in every form: exact on the rounded va
     unsigned seed = 900;
     for (const Q8Form* form : forms()) {
         for (const auto& s : shapes) {
-            Problem p = make_problem(s[0], s[1], {s[2]}, ++seed);
+            ++seed;
+            Problem p = make_problem(s[0], s[1], {s[2]}, seed, kQuants[seed % 2]);
             p.rounding = Rounding::Twice;
             check_problem(p, form);
             for (int64_t m = 0; m < s[2]; ++m) {
@@ -73,9 +75,11 @@ TEST_CASE("q8: activations rounded twice, in every form: exact on the rounded va
 
 TEST_CASE("q8: long sums and several chunks of weights") {
     for (const Q8Form* form : forms()) {
-        check_problem(make_problem(5120, 100, {9}, 3), form);
-        check_problem(make_problem(1024, 1000, {7}, 4), form);
-        check_problem(make_problem(1024, 1000, {1}, 4), form);
+        for (Quants quants : kQuants) {
+            check_problem(make_problem(5120, 100, {9}, 3, quants), form);
+            check_problem(make_problem(1024, 1000, {7}, 4, quants), form);
+            check_problem(make_problem(1024, 1000, {1}, 4, quants), form);
+        }
     }
 }
 
@@ -84,7 +88,7 @@ TEST_CASE("q8: bias, activations and residual, with every tail of n") {
     for (const Q8Form* form : forms()) {
         for (Activation activation : activations) {
             for (int64_t n = 30; n <= 50; n += 1) {
-                Problem p = make_problem(64, n, {5, 2}, static_cast<unsigned>(n));
+                Problem p = make_problem(64, n, {5, 2}, static_cast<unsigned>(n), kQuants[n / 2 % 2]);
                 p.activation = activation;
                 if (n % 3 != 0) p.bias = normal_values(static_cast<size_t>(n), 5, 3.0f);
                 if (n % 2 != 0) p.residual = normal_values(static_cast<size_t>(n * 10), 6);
@@ -129,7 +133,7 @@ TEST_CASE("q8: the result does not depend on the number of threads") {
     const int64_t shapes[][3] = {{384, 100, 1}, {384, 1000, 37}, {64, 20, 200}, {32, 5, 2}};
     for (const Q8Form* form : forms()) {
         for (const auto& s : shapes) {
-            Problem p = make_problem(s[0], s[1], {s[2]}, 11);
+            Problem p = make_problem(s[0], s[1], {s[2]}, 11, kQuants[s[0] % 128 / 64]);
             p.bias = normal_values(static_cast<size_t>(p.n), 12);
             p.activation = Activation::Gelu;
             const std::vector<float> one = solve(p, form, 1);
@@ -140,14 +144,16 @@ TEST_CASE("q8: the result does not depend on the number of threads") {
 
 TEST_CASE("q8: a row's result does not depend on the other rows") {
     for (const Q8Form* form : forms()) {
-        const Problem all = make_problem(128, 150, {23}, 21);
-        const std::vector<float> together = solve(all, form);
-        for (int64_t m = 0; m < 23; ++m) {
-            Problem one = all;
-            one.rows = {1};
-            one.x.assign(all.x.begin() + m * 128, all.x.begin() + (m + 1) * 128);
-            const std::vector<float> alone = solve(one, form);
-            CHECK(std::equal(alone.begin(), alone.end(), together.begin() + m * 150));
+        for (Quants quants : kQuants) {
+            const Problem all = make_problem(128, 150, {23}, 21, quants);
+            const std::vector<float> together = solve(all, form);
+            for (int64_t m = 0; m < 23; ++m) {
+                Problem one = all;
+                one.rows = {1};
+                one.x.assign(all.x.begin() + m * 128, all.x.begin() + (m + 1) * 128);
+                const std::vector<float> alone = solve(one, form);
+                CHECK(std::equal(alone.begin(), alone.end(), together.begin() + m * 150));
+            }
         }
     }
 }
@@ -248,7 +254,7 @@ TEST_CASE("q8: all forms quantise activations to the same bytes") {
 TEST_CASE("q8: quantised activations are Q8_0's, with the scale in F32") {
     const UseForm use(forms()[0]);
     const std::vector<float> x = normal_values(320, 51);
-    const std::vector<uint8_t> xq = quantized(forms()[0], x), file = q8_0_rows(x, 320, 1);
+    const std::vector<uint8_t> xq = quantized(forms()[0], x), file = file_rows(x, 320, 1);
     int differing = 0;
     for (int b = 0; b < 10; ++b) {
         float scale;
@@ -277,6 +283,13 @@ TEST_CASE("q8: extreme activations") {
                 p.weights[i] = i / 34 % 2 ? 0x80 : 0x7f;  // -128, which ggml never writes, and 127
         }
         check_problem(p, form);
+
+        p = make_problem(96, 40, {7}, 62, Quants::Q4_0);
+        std::fill(p.x.begin(), p.x.end(), -127.0f);
+        for (size_t i = 0; i < p.weights.size(); ++i) {
+            if (i % 18 >= 2) p.weights[i] = i / 18 % 2 ? 0x00 : 0xff;  // -8 and 7
+        }
+        check_problem(p, form);
     }
 }
 
@@ -301,7 +314,7 @@ TEST_CASE("q8: a NaN or an infinity makes its own row NaN and no other") {
 
 TEST_CASE("q8: not less accurate than ggml's own product of Q8_0") {
     constexpr int64_t k = 1280, n = 96, m = 64;
-    const std::vector<uint8_t> weights = random_q8_0(k, n, 71);
+    const std::vector<uint8_t> weights = random_rows(k, n, 71);
     std::vector<float> dequantised(k * n);
     ggml_get_type_traits(GGML_TYPE_Q8_0)->to_float(weights.data(), dequantised.data(), k * n);
     Problem p = make_problem(k, n, {m}, 72);
@@ -335,30 +348,32 @@ TEST_CASE("q8: not less accurate than ggml's own product of Q8_0") {
 
 TEST_CASE("q8: packing by ranges equals packing at once, and rows come back exactly") {
     constexpr int64_t k = 96, n = 71;
-    const std::vector<uint8_t> weights = random_q8_0(k, n, 81);
-    std::vector<float> expected(k * n);
-    ggml_get_type_traits(GGML_TYPE_Q8_0)->to_float(weights.data(), expected.data(), k * n);
     const std::vector<int32_t> ids = {70, 0, 15, 16, 33, 70};
-    for (const Q8Form* form : forms()) {
-        const UseForm use(form);
-        std::vector<uint8_t> whole(q8_packed_nbytes(k, n), 1), parts(q8_packed_nbytes(k, n), 2);
-        q8_pack(weights.data(), k, n, whole.data());
-        q8_pack(weights.data(), k, n, parts.data(), 48, n);
-        q8_pack(weights.data(), k, n, parts.data(), 0, 16);
-        q8_pack(weights.data(), k, n, parts.data(), 16, 48);
-        CHECK(whole == parts);
-        CHECK(whole.size() % 64 == 0);
+    for (Quants quants : kQuants) {
+        const std::vector<uint8_t> weights = random_rows(k, n, 81, quants);
+        const std::vector<float> expected = values_of_rows(weights, k, n, quants);
+        for (const Q8Form* form : forms()) {
+            const UseForm use(form);
+            const size_t nbytes = q8_packed_nbytes(k, n, quants);
+            std::vector<uint8_t> whole(nbytes, 1), parts(nbytes, 2);
+            q8_pack(weights.data(), k, n, whole.data(), quants);
+            q8_pack(weights.data(), k, n, parts.data(), 48, n, quants);
+            q8_pack(weights.data(), k, n, parts.data(), 0, 16, quants);
+            q8_pack(weights.data(), k, n, parts.data(), 16, 48, quants);
+            CHECK(whole == parts);
+            CHECK(whole.size() % 64 == 0);
 
-        Graph g;
-        ggml_tensor* w = g.input(GGML_TYPE_I8, {static_cast<int64_t>(whole.size())});
-        ggml_tensor* index = g.input(GGML_TYPE_I32, {3, 2});
-        g.allocate();
-        ggml_backend_tensor_set(w, whole.data(), 0, whole.size());
-        ggml_backend_tensor_set(index, ids.data(), 0, ids.size() * 4);
-        const std::vector<float> rows = g.compute(q8_get_rows(g.ctx, w, k, n, index), 2);
-        for (size_t i = 0; i < ids.size(); ++i) {
-            CHECK(
-                std::equal(rows.begin() + i * k, rows.begin() + (i + 1) * k, expected.begin() + ids[i] * k));
+            Graph g;
+            ggml_tensor* w = g.input(GGML_TYPE_I8, {static_cast<int64_t>(whole.size())});
+            ggml_tensor* index = g.input(GGML_TYPE_I32, {3, 2});
+            g.allocate();
+            ggml_backend_tensor_set(w, whole.data(), 0, whole.size());
+            ggml_backend_tensor_set(index, ids.data(), 0, ids.size() * 4);
+            const std::vector<float> rows = g.compute(q8_get_rows(g.ctx, w, k, n, index, quants), 2);
+            for (size_t i = 0; i < ids.size(); ++i) {
+                const auto found = rows.begin() + static_cast<int64_t>(i) * k;
+                CHECK(std::equal(found, found + k, expected.begin() + ids[i] * k));
+            }
         }
     }
 }
@@ -433,7 +448,7 @@ TEST_CASE("q8: wrong operands are refused when the graph is built") {
     CHECK_THROWS(q8_linear(g.ctx, w, 64, 32, xq, nullptr, none, residual), std::invalid_argument, "residual");
     CHECK_THROWS(q8_linear(g.ctx, w, 64, 32, xq, nullptr, none, nullptr, 0.5f), std::invalid_argument,
                  "scale");
-    std::vector<uint8_t> rows = random_q8_0(64, 32, 1), packed(q8_packed_nbytes(64, 32));
+    std::vector<uint8_t> rows = random_rows(64, 32, 1), packed(q8_packed_nbytes(64, 32));
     CHECK_THROWS(q8_pack(rows.data(), 64, 32, packed.data(), 8, 32), std::invalid_argument,
                  "multiples of 16");
     CHECK_THROWS(q8_pack(rows.data(), 64, 32, packed.data(), 0, 20), std::invalid_argument,

@@ -98,7 +98,7 @@ def checkpoint(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPath
         (source / "parameters").write_text(str(n_parameters), encoding="utf-8")
     yield source
     if not kept:
-        for path in (*source.glob("*.safetensors"), source.with_suffix(".gguf")):
+        for path in (*source.glob("*.safetensors"), source.with_name(f"{source.name}.gguf")):
             path.unlink(missing_ok=True)
 
 
@@ -169,7 +169,7 @@ def session(reference: Any, checkpoint: Path) -> Any:
     import rustasr
     from rustasr.convert import convert
 
-    path = checkpoint.with_suffix(".gguf")
+    path = checkpoint.with_name(f"{checkpoint.name}.gguf")
     if not path.exists():
         convert(checkpoint, path, qtype="f32")
     return rustasr._core.Model(str(path), "cpu", 2).session()
