@@ -17,29 +17,12 @@ std::string shape_text(const int64_t* ne, size_t n) {
     return text + "]";
 }
 
-// What our own product takes.
-std::optional<kernels::Quants> quants_of(ggml_type type) {
-    if (type == GGML_TYPE_Q8_0) return kernels::Quants::Q8_0;
-    if (type == GGML_TYPE_Q4_0) return kernels::Quants::Q4_0;
-    return {};
-}
+// Whether our own product takes weights of this type, and as what.
+bool is_ours(ggml_type type) { return type == GGML_TYPE_Q8_0 || type == GGML_TYPE_Q4_0; }
 
-// ggml's own layout for a matrix on the CPU, if it has one: asked about a real operation on a tensor that
-// lies there, because placing a tensor of another type or shape there crashes.
-ggml_backend_buffer_type_t repacked_buffer_type(ggml_backend_dev_t device, ggml_type type, int64_t k,
-                                                int64_t n) {
-    auto extra = reinterpret_cast<ggml_backend_dev_get_extra_bufts_t>(ggml_backend_reg_get_proc_address(
-        ggml_backend_dev_backend_reg(device), "ggml_backend_dev_get_extra_bufts"));
-    for (auto* candidate = extra ? extra(device) : nullptr; candidate && *candidate; ++candidate) {
-        const ggml_context_ptr context(ggml_init({8 * ggml_tensor_overhead(), nullptr, true}));
-        ggml_tensor* weight = ggml_new_tensor_2d(context.get(), type, k, n);
-        ggml_tensor* input = ggml_new_tensor_2d(context.get(), GGML_TYPE_F32, k, 64);
-        ggml_tensor* product = ggml_mul_mat(context.get(), weight, input);
-        const ggml_backend_buffer_ptr buffer(ggml_backend_buft_alloc_buffer(*candidate, 0));
-        weight->buffer = buffer.get();
-        if (ggml_backend_dev_supports_op(device, product)) return *candidate;
-    }
-    return nullptr;
+kernels::Quants quants_of(ggml_type type) {
+    GGML_ASSERT(is_ours(type));
+    return type == GGML_TYPE_Q4_0 ? kernels::Quants::Q4_0 : kernels::Quants::Q8_0;
 }
 
 }  // namespace
@@ -69,7 +52,7 @@ WeightStore::WeightStore(std::shared_ptr<const GgufFile> file, ggml_backend_dev_
     // One tensor may be wanted twice (an embedding is also the output matrix), hence twice the count.
     const ggml_init_params params = {(2 * file_->tensors().size() + 8) * ggml_tensor_overhead(), nullptr,
                                      true};
-    for (int place = 0; place < 3; ++place) contexts_.emplace_back(ggml_init(params));
+    for (int place = 0; place < 2; ++place) contexts_.emplace_back(ggml_init(params));
 }
 
 const TensorInfo& WeightStore::claim(const std::string& name, std::initializer_list<int64_t> shape) {
@@ -101,12 +84,7 @@ const TensorInfo& WeightStore::claim_f32(const std::string& name, std::initializ
 
 WeightStore::Place WeightStore::place_for(const TensorInfo& source) {
     if (!is_cpu(device_)) return Place::Default;
-    if (quants_of(source.type) && kernels::q8_supported(source.ne[0], source.ne[1])) return Place::Packed;
-    if (source.type != GGML_TYPE_Q4_0) return Place::Default;
-    if (auto type = repacked_buffer_type(device_, source.type, source.ne[0], source.ne[1])) {
-        repacked_type_ = type;
-        return Place::Repacked;
-    }
+    if (is_ours(source.type) && kernels::q8_supported(source.ne[0], source.ne[1])) return Place::Packed;
     return Place::Default;
 }
 
@@ -116,7 +94,7 @@ ggml_tensor* WeightStore::add(const TensorInfo& source, Place place) {
     ggml_tensor* tensor = place == Place::Packed
                               ? ggml_new_tensor_1d(context, GGML_TYPE_I8,
                                                    static_cast<int64_t>(kernels::q8_packed_nbytes(
-                                                       source.ne[0], source.ne[1], *quants_of(source.type))))
+                                                       source.ne[0], source.ne[1], quants_of(source.type))))
                               : ggml_new_tensor(context, source.type, source.n_dims, source.ne);
     ggml_set_name(tensor, source.name.c_str());
     slots_.push_back({&source, tensor, place});
@@ -126,7 +104,6 @@ ggml_tensor* WeightStore::add(const TensorInfo& source, Place place) {
 void WeightStore::load(int n_threads) {
     check_all_claimed();
     map_or_copy();
-    copy_into(Place::Repacked, repacked_type_);
     pack(n_threads);
     // What was copied is not read again, and what stays in the map comes back when it is.
     file_->file().advise_dont_need(0, file_->file().size());
@@ -228,7 +205,7 @@ void WeightStore::pack(int n_threads) {
             const auto [slot, begin, end] = parts[i];
             const TensorInfo& source = *slot->source;
             kernels::q8_pack(source.data, source.ne[0], source.ne[1], slot->tensor->data, begin, end,
-                             *quants_of(source.type));
+                             quants_of(source.type));
             // The file's pages are not needed again; without this the weights count twice in the peak.
             const size_t row = source.nbytes / static_cast<size_t>(source.ne[1]);
             file_->file().advise_dont_need(source.offset + static_cast<size_t>(begin) * row,

@@ -53,7 +53,7 @@ class Weights {
 };
 
 /// Owns the weights of one model on one device. Large tensors of types the CPU reads as they are in the file
-/// stay in the memory map; the others are copied, or repacked, once, and the file's pages are given back.
+/// stay in the memory map; the others are copied, or packed, once, and the file's pages are given back.
 class WeightStore {
    public:
     WeightStore(std::shared_ptr<const GgufFile> file, ggml_backend_dev_t device);
@@ -68,7 +68,7 @@ class WeightStore {
 
    private:
     friend class Weights;
-    enum class Place { Default, Repacked, Packed };
+    enum class Place { Default, Packed };
     struct Slot {
         const TensorInfo* source;
         ggml_tensor* tensor;
@@ -88,8 +88,7 @@ class WeightStore {
 
     std::shared_ptr<const GgufFile> file_;
     ggml_backend_dev_t device_;
-    ggml_backend_buffer_type_t repacked_type_ = nullptr;  // the CPU's layout for fast kernels, if it has one
-    std::vector<ggml_context_ptr> contexts_;              // by Place
+    std::vector<ggml_context_ptr> contexts_;  // by Place
     std::vector<ggml_backend_buffer_ptr> buffers_;
     std::vector<Slot> slots_;
     std::set<std::string> claimed_;

@@ -48,11 +48,9 @@ ggml_tensor* Linear::operator()(Graph& graph, LinearInput& x, Activation activat
                                   residual, scale, *weight_.packed);
     }
     ggml_tensor* rows = x.plain;
-    // One matrix where that is free: a large product is faster than many small ones. ggml's repacked products
-    // take no batches of matrices at all.
-    const bool whole = ggml_is_contiguous(rows);
-    const bool flat = whole ? rows->ne[2] * rows->ne[3] > 1 : repacked() && rows->ne[3] > 1;
-    if (flat) rows = ggml_reshape_2d(ctx, whole ? rows : ggml_cont(ctx, rows), weight_.k, ggml_nrows(rows));
+    // One matrix where that is free: a large product is faster than many small ones.
+    const bool flat = ggml_is_contiguous(rows) && rows->ne[2] * rows->ne[3] > 1;
+    if (flat) rows = ggml_reshape_2d(ctx, rows, weight_.k, ggml_nrows(rows));
     ggml_tensor* y = ggml_mul_mat(ctx, weight_.tensor, rows);
     if (flat) y = ggml_reshape_4d(ctx, y, weight_.n, x.plain->ne[1], x.plain->ne[2], x.plain->ne[3]);
     if (graph.cpu_kernels() && residual && activation == Activation::None)
@@ -98,10 +96,9 @@ ggml_tensor* Conv1d::operator()(Graph& graph, ggml_tensor* padded, Activation ac
                                      padded->nb[1] * static_cast<size_t>(stride_), padded->nb[2], 0);
     // ggml refuses to make a view of more elements than its source has, which rows that overlap are.
     taps->ne[0] = kernel_ * n_in_;
-    // Rows that overlap are fine for the CPU, but for its repacked layouts, which read four rows as if they
-    // lay one after the other; there and elsewhere they are laid out once.
+    // Rows that overlap are fine for the CPU; elsewhere they are laid out once.
     const bool many_short = batch > 1 && n_frames < 16;
-    if (!graph.cpu_kernels() || linear_.repacked() || many_short) taps = ggml_cont(graph.ctx(), taps);
+    if (!graph.cpu_kernels() || many_short) taps = ggml_cont(graph.ctx(), taps);
     if (!many_short) return linear_(graph, taps, activation);
     ggml_tensor* y =
         linear_(graph, ggml_reshape_2d(graph.ctx(), taps, taps->ne[0], n_frames * batch), activation);

@@ -47,8 +47,6 @@ class Linear {
         if (!weight_.packed) return weight_.tensor->type;
         return *weight_.packed == kernels::Quants::Q4_0 ? GGML_TYPE_Q4_0 : GGML_TYPE_Q8_0;
     }
-    /// Whether ggml may keep the matrix in a layout of the CPU's own (WeightStore::place_for).
-    bool repacked() const { return !weight_.packed && type() == GGML_TYPE_Q4_0; }
 
    private:
     MatMulWeight weight_;
