@@ -1,6 +1,7 @@
 """Who speaks when, and who said what: error rates over recordings whose speakers are known.
 
     python benchmarks/diarize_table.py --audio ../shared/audio --models tiny.en.gguf,base.gguf
+    python benchmarks/diarize_table.py --audio ../shared/audio --overlap none
 
 Two tables. By voice: the diarization error rate of every recording with an `.rttm` beside it, with the
 number of speakers estimated and given. By channel: the share of the words of stereo calls that are on the
@@ -42,7 +43,7 @@ def detector() -> Any:
     return load_vad("silero", SileroOptions(speech_pad_ms=PAD_MS))
 
 
-def by_voice(path: Path, encoder: Any) -> dict[str, Any]:
+def by_voice(path: Path, encoder: Any, overlap: Any) -> dict[str, Any]:
     """Errors with the number of speakers estimated and given."""
     reference = [
         replace(turn, speaker=OTHER_VOICES.get((path.stem, turn.start), turn.speaker))
@@ -56,7 +57,7 @@ def by_voice(path: Path, encoder: Any) -> dict[str, Any]:
     errors = {}
     for name, count in (("estimated", None), ("given", n_speakers)):
         options = DiarizationOptions(speaker_mode="cluster", num_speakers=count)
-        found = find_turns(str(path), detector(), encoder, options)
+        found = find_turns(str(path), detector(), encoder, options, overlap=overlap)
         errors[name] = speaker_errors(reference, found.turns, regions)
     return {"file": path.stem, **errors}
 
@@ -67,7 +68,7 @@ def line(name: str, errors: SpeakerErrors) -> str:
     return f"{name} | {errors.found} of {errors.speakers} | {figures}"
 
 
-def voice_table(audio: Path, encoder: Any) -> Iterator[dict[str, Any]]:
+def voice_table(audio: Path, encoder: Any, overlap: Any) -> Iterator[dict[str, Any]]:
     print("| recording | number | speakers found | DER % | missed | false alarm | confusion |")
     print("|---|---|--:|--:|--:|--:|--:|")
     for group, patterns in GROUPS.items():
@@ -76,7 +77,7 @@ def voice_table(audio: Path, encoder: Any) -> Iterator[dict[str, Any]]:
             p for pattern in patterns for p in audio.glob(pattern) if p.with_suffix(".rttm").exists()
         )
         for path in files:
-            row = by_voice(path, encoder)
+            row = by_voice(path, encoder, overlap)
             for number in ("estimated", "given"):
                 print("|", line(f"{path.stem} | {number}", row[number]), "|", flush=True)
                 sums[number] = row[number] if number not in sums else sums[number] + row[number]
@@ -140,14 +141,17 @@ def main() -> None:
     )
     parser.add_argument("--audio", type=Path, required=True, help="folder with calls/ and multi/")
     parser.add_argument("--encoder", help="speaker encoder; default: the usual one")
+    parser.add_argument("--overlap", help="what finds two voices at once, or none; default: the usual one")
     parser.add_argument("--models", default="", help="models for the words of the calls, by commas")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--out", type=Path, help="all figures as JSON")
     arguments = parser.parse_args()
     encoder = rustasr.load_speaker_encoder(arguments.encoder, threads=arguments.threads)
-    rows = [
-        {key: vars_of(value) for key, value in row.items()} for row in voice_table(arguments.audio, encoder)
-    ]
+    overlap = None
+    if arguments.overlap != "none":
+        overlap = rustasr.load_overlap_detector(arguments.overlap, threads=arguments.threads)
+    table = voice_table(arguments.audio, encoder, overlap)
+    rows = [{key: vars_of(value) for key, value in row.items()} for row in table]
     models = [rustasr.load_model(n, threads=arguments.threads) for n in arguments.models.split(",") if n]
     words = list(channel_table(arguments.audio, models)) if models else []
     if arguments.out:

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from rustasr.aligner import ForcedAligner, load_aligner
     from rustasr.audio import AudioSource, load_audio, open_audio
     from rustasr.diarization.encoder import load_speaker_encoder
+    from rustasr.diarization.overlap import OverlapOptions, load_overlap_detector
     from rustasr.diarization.pipeline import DiarizationOptions
     from rustasr.diarization.transcript import diarize
     from rustasr.families.gigaam import GigaamOptions
@@ -50,6 +51,7 @@ _LAZY = {
     "DiarizationOptions": "rustasr.diarization.pipeline",
     "ForcedAligner": "rustasr.aligner",
     "GigaamOptions": "rustasr.families.gigaam",
+    "OverlapOptions": "rustasr.diarization.overlap",
     "ParakeetOptions": "rustasr.families.parakeet",
     "PartialText": "rustasr.progress",
     "Progress": "rustasr.progress",
@@ -67,6 +69,7 @@ _LAZY = {
     "load_aligner": "rustasr.aligner",
     "load_audio": "rustasr.audio",
     "load_model": "rustasr.model",
+    "load_overlap_detector": "rustasr.diarization.overlap",
     "load_speaker_encoder": "rustasr.diarization.encoder",
     "load_vad": "rustasr.vad",
     "open_audio": "rustasr.audio",
@@ -136,6 +139,7 @@ __all__ = [
     "ModelFileError",
     "ModelNotFoundError",
     "OptionError",
+    "OverlapOptions",
     "ParakeetOptions",
     "PartialText",
     "Progress",
@@ -157,6 +161,7 @@ __all__ = [
     "load_aligner",
     "load_audio",
     "load_model",
+    "load_overlap_detector",
     "load_speaker_encoder",
     "load_vad",
     "open_audio",

@@ -146,6 +146,7 @@ def test_a_diarized_recording_is_resumed_from_every_cut(
             DiarizationOptions(mode),
             vad=vad,
             encoder=ByOffset(),
+            overlap=None,
             speaker_languages=languages,
             journal=journal,
             window_seconds=3.0,

@@ -39,6 +39,17 @@ class LevelVad:
         return [Span(int(start), int(end)) for start, end in edges]
 
 
+class Known:
+    """A detector of overlapped speech that was told where it is."""
+
+    def __init__(self, spans: Sequence[Span]) -> None:
+        self.spans = list(spans)
+
+    def overlaps(self, blocks: Iterable[Array]) -> list[Span]:
+        assert sum(len(block) for block in blocks)
+        return self.spans
+
+
 class LevelEncoder:
     """A vector says how much of a piece each voice has."""
 

@@ -29,8 +29,9 @@ from rustasr.cli import speakers as options_module
 from rustasr.diarization import DiarizationOptions, diarize, read_rttm, report
 from rustasr.diarization.timeline import to_svg
 from rustasr.types import Coverage, Segment, TranscriptionResult, Turn, Word
+from rustasr.vad import Span
 from rustasr.writers import FORMATS
-from speakers import RATE, LevelEncoder, LevelModel, LevelVad, recording
+from speakers import RATE, Known, LevelEncoder, LevelModel, LevelVad, recording
 
 if TYPE_CHECKING:
     from click.testing import Result
@@ -51,6 +52,7 @@ def levels(monkeypatch: pytest.MonkeyPatch) -> LevelModel:
     model = LevelModel()
     monkeypatch.setattr(model_module, "load_model", lambda *_, **__: model)
     monkeypatch.setattr(options_module, "EncoderLoader", lambda *_, **__: LevelEncoder())
+    monkeypatch.setattr(options_module, "OverlapLoader", lambda *_, **__: Known([]))
     monkeypatch.setattr(options_module, "take_vad", lambda *_: LevelVad())
     return model
 
@@ -289,6 +291,34 @@ def test_ctrl_c_stops_the_search_for_turns(tmp_path: Path) -> None:
     assert process.returncode == 130 and "interrupted" in errors
     assert errors.count("heard") < 150 and time.monotonic() - began < 60
     assert not (tmp_path / "out").exists()
+
+
+def test_two_at_once_both_have_a_turn_in_the_rttm(
+    levels: LevelModel, talk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[object, dict[str, object]]] = []
+
+    def loader(name: object, **values: object) -> Known:
+        asked.append((name, values))
+        return Known([Span(RATE, 2 * RATE)])
+
+    monkeypatch.setattr(options_module, "OverlapLoader", loader)
+    found = {}
+    for choice in ("auto", "other.gguf", "none"):
+        out = tmp_path / choice
+        result = run("diarize", talk, "--out-dir", out, "--overlap", choice, "--threads", 3)
+        assert result.exit_code == 0, result.output
+        found[choice] = read_rttm((out / "speakers.rttm").read_text())["talk"]
+        assert (out / "combined.txt").read_text() == (tmp_path / "auto" / "combined.txt").read_text()
+    assert [name for name, _ in asked] == ["auto", "other.gguf"]
+    assert all(values["threads"] == 3 for _, values in asked)
+    assert Turn(1.0, 2.0, "speaker_1") in found["auto"] and found["auto"] == found["other.gguf"]
+    assert found["none"] == [turn for turn in found["auto"] if turn != Turn(1.0, 2.0, "speaker_1")]
+
+
+def test_overlap_is_about_speakers(levels: LevelModel, talk: Path) -> None:
+    result = run("transcribe", talk, "--overlap", "none")
+    assert result.exit_code == 2 and "--overlap is about speakers: add --diarize" in result.output
 
 
 # --- the report on its own

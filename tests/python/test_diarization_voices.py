@@ -19,9 +19,10 @@ from rustasr.diarization.encoder import HOP, WINDOW, Embedded, embed, windows_of
 from rustasr.diarization.labelling import label
 from rustasr.diarization.turns import joined, speakers_of
 from rustasr.errors import OptionError
+from rustasr.progress import Progress
 from rustasr.types import Turn
 from rustasr.vad import Span
-from speakers import RATE, LevelEncoder, LevelVad, Replay, error_rate, recording
+from speakers import RATE, Known, LevelEncoder, LevelVad, Replay, error_rate, recording
 
 GOLDENS = Path(__file__).parent.parent / "data/goldens/speakers"
 
@@ -173,12 +174,45 @@ def test_no_speech_has_no_speakers() -> None:
 def test_overlaps_have_a_second_speaker() -> None:
     samples = recording((0, 5.0), (None, 1.0), (1, 5.0))
     overlap = [Span(2 * RATE, 3 * RATE)]
-    found = find_turns(samples, LevelVad(), LevelEncoder(), overlaps=overlap)
+    found = find_turns(samples, LevelVad(), LevelEncoder(), overlap=Known(overlap))
     assert found.turns == (
         Turn(0.0, 5.0, "speaker_0"),
         Turn(2.0, 3.0, "speaker_1"),
         Turn(6.0, 11.0, "speaker_1"),
     )
+    assert found.leading == (Turn(0.0, 5.0, "speaker_0"), Turn(6.0, 11.0, "speaker_1"))
+
+
+def test_where_nobody_speaks_or_one_voice_there_is_no_overlap() -> None:
+    samples = recording((0, 5.0), (None, 1.0), (1, 5.0))
+    quiet = Known([Span(round(5.2 * RATE), round(5.8 * RATE))])
+    found = find_turns(samples, LevelVad(), LevelEncoder(), overlap=quiet)
+    assert len(found.turns) == 2 and found.leading == ()
+    monologue = recording((0, 5.0))
+    found = find_turns(monologue, LevelVad(), LevelEncoder(), overlap=lambda: pytest.fail("not needed"))
+    assert len(found.turns) == 1
+
+
+def test_overlaps_across_segments_and_turns_are_cut_to_them() -> None:
+    samples = recording((0, 4.0), (1, 4.0), (None, 1.0), (0, 4.0))
+    everywhere = Known([Span(0, len(samples))])
+    found = find_turns(samples, LevelVad(), LevelEncoder(), overlap=everywhere)
+    spoken = [(turn.start, turn.end) for turn in found.turns]
+    assert all(0 <= start < end <= 13.0 and not (start < 8.5 < end) for start, end in spoken)
+    seconds = {
+        name: sum(t.end - t.start for t in found.turns if t.speaker == name) for name in found.speakers
+    }
+    assert all(abs(value - 12.0) < 0.05 for value in seconds.values())
+    assert sum(turn.end - turn.start for turn in found.leading) == pytest.approx(12.0, abs=0.05)
+
+
+def test_progress_of_finding_turns_rises_to_the_end() -> None:
+    for samples in (recording((0, 5.0)), recording((0, 5.0), (None, 1.0), (1, 5.0))):
+        for overlap in (None, Known([])):
+            heard: list[Progress] = []
+            find_turns(samples, LevelVad(), LevelEncoder(), overlap=overlap, progress=heard.append)
+            fractions = [now.fraction for now in heard]
+            assert fractions == sorted(fractions) and fractions[-1] == 1.0
 
 
 def test_long_recordings_are_thinned_and_give_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -288,24 +322,28 @@ def test_a_brief_likeness_to_another_voice_changes_nothing() -> None:
     rows = [[1.0, 0.0]] * 3 + [[0.6, 0.7]] + [[1.0, 0.0]] * 3  # one window a little nearer to the other
     windows = [(i * 0.75, i * 0.75 + 1.5) for i in range(7)]
     segment = Span(0, 6 * RATE)
-    found = label(embedded(rows, windows), np.eye(2), [segment])
+    found = label(embedded(rows, windows), np.eye(2), [segment]).leading
     assert found == [(segment, 0)]
     rows[3] = [0.0, 1.0]
-    assert [speaker for _, speaker in label(embedded(rows, windows), np.eye(2), [segment])] == [0, 1, 0]
+    assert [speaker for _, speaker in label(embedded(rows, windows), np.eye(2), [segment]).leading] == [
+        0,
+        1,
+        0,
+    ]
 
 
 def test_a_change_must_be_worth_its_cost() -> None:
     windows = [(i * 0.75, i * 0.75 + 1.5) for i in range(7)]
     hesitant = [[1.0, 0.95] if i % 2 else [0.95, 1.0] for i in range(7)]
-    assert len(label(embedded(hesitant, windows), np.eye(2), [Span(0, 6 * RATE)])) == 1
+    assert len(label(embedded(hesitant, windows), np.eye(2), [Span(0, 6 * RATE)]).leading) == 1
 
 
 def test_a_turn_that_is_too_short_goes_to_its_longer_neighbour() -> None:
     windows, segment = [(0, 1), (1, 1.24), (1.24, 3.2)], Span(0, round(3.2 * RATE))
-    found = label(embedded([[1, 0, 0], [0, 1, 0], [0, 0, 1]], windows), np.eye(3), [segment])
+    found = label(embedded([[1, 0, 0], [0, 1, 0], [0, 0, 1]], windows), np.eye(3), [segment]).leading
     assert found == [(Span(0, RATE), 0), (Span(RATE, segment.end), 2)]
     windows[1:] = [(1, 1.25), (1.25, 3.2)]
-    found = label(embedded([[1, 0, 0], [0, 1, 0], [0, 0, 1]], windows), np.eye(3), [segment])
+    found = label(embedded([[1, 0, 0], [0, 1, 0], [0, 0, 1]], windows), np.eye(3), [segment]).leading
     assert [speaker for _, speaker in found] == [0, 1, 2]
 
 

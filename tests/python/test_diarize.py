@@ -24,7 +24,7 @@ TALK = ((None, 0.5), (0, 3.0), (None, 1.5), (1, 3.0), (None, 1.5), (0, 2.0), (No
 
 
 def listen(audio: Any, model: LevelModel | None = None, **arguments: Any) -> TranscriptionResult:
-    arguments = {"vad": LevelVad(), "encoder": LevelEncoder(), **arguments}
+    arguments = {"vad": LevelVad(), "encoder": LevelEncoder(), "overlap": None, **arguments}
     return diarize(model or LevelModel(), audio, **arguments)  # type: ignore[arg-type]
 
 

@@ -73,6 +73,7 @@ def command(
       rustasr diarize interview.m4a --num-speakers 2 --speaker-names Ann,Bob --out-dir interview
       rustasr diarize call.wav --model whisper-base --speaker-language mic=en --speaker-language system=de
       rustasr diarize recordings/ --out-dir reports --resume
+      rustasr diarize meeting.wav --overlap none --out-dir meeting
       rustasr diarize meeting.wav --rttm meeting.rttm --out-dir meeting
     """
     ctx = click.get_current_context()

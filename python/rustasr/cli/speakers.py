@@ -13,6 +13,7 @@ from rustasr.cli.inputs import turns_of
 from rustasr.cli.parameters import stack
 from rustasr.cli.vad_parameters import take_vad
 from rustasr.diarization import DiarizationOptions
+from rustasr.diarization.overlap import OverlapLoader
 from rustasr.diarization.transcript import PAD_MS, EncoderLoader
 from rustasr.errors import Cancelled
 from rustasr.vad import SileroOptions
@@ -31,7 +32,7 @@ Command = TypeVar("Command", bound="Callable[..., Any]")
 FIELDS = tuple(
     name for name in DiarizationOptions.__dataclass_fields__ if name not in ("max_pause_s", "channels")
 )
-OTHERS = ("speaker_languages", "rttm", "encoder")
+OTHERS = ("speaker_languages", "rttm", "encoder", "overlap")
 
 
 def names(_ctx: click.Context, _param: click.Parameter, value: str | None) -> tuple[str, ...]:
@@ -98,6 +99,14 @@ def speaker_options(command: Command) -> Command:
             metavar="MODEL",
             help="What tells voices apart, a name or a .gguf. Default: campplus-zh-en.",
         ),
+        click.option(
+            "--overlap",
+            default="auto",
+            show_default=True,
+            metavar="MODEL|none",
+            help="What finds where two voices speak at once, who then both have a turn: a name or a .gguf; "
+            "auto: pyannote-segmentation-3.0.",
+        ),
     ]
     return stack(options)(command)
 
@@ -140,7 +149,8 @@ def take_speakers(ctx: click.Context, values: dict[str, Any]) -> Speakers:
     Raises click.UsageError and OptionError for what does not fit together.
     """
     options = DiarizationOptions(**{name: values.pop(name) for name in FIELDS})
-    languages, rttm, encoder = (values.pop(name) for name in OTHERS)
+    languages, rttm, encoder, overlap = (values.pop(name) for name in OTHERS)
+    device = {name: values[name] for name in ("device", "threads")}
     if values["vad"] == "none":
         if ctx.get_parameter_source("vad") != ParameterSource.DEFAULT:
             raise click.UsageError("--vad none: speakers are told apart where somebody speaks; leave it out")
@@ -148,7 +158,8 @@ def take_speakers(ctx: click.Context, values: dict[str, Any]) -> Speakers:
     arguments = {
         "options": options,
         "vad": take_vad(ctx, values, SileroOptions(speech_pad_ms=PAD_MS)),
-        "encoder": EncoderLoader(encoder, device=values["device"], threads=values["threads"]),
+        "encoder": EncoderLoader(encoder, **device),
+        "overlap": None if overlap == "none" else OverlapLoader(overlap, **device),
         "speaker_languages": languages,
     }
     return Speakers(arguments, rttm)

@@ -5,12 +5,14 @@
     cosine of window and centroid ─► per frame: mean over the windows that cover it, the nearest most
                                   ─► the best path of speakers, a change costs SWITCH_COST
                                   ─► turns, the shortest given to their neighbour
+                                  ─► where two speak: the nearest of the other centroids too
 """
 
 from __future__ import annotations
 
+import bisect
 import itertools
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,24 +32,32 @@ SWITCH_COST = 4.0  # in sums of cosines over frames
 SHORTEST_TURN = 25  # frames, 0.25 s
 
 
+class Labelled(NamedTuple):
+    """Who speaks in which samples, each (span, index of the centroid) in order: the likeliest speaker of all
+    speech, and who else speaks where two do.
+    """
+
+    leading: list[tuple[Span, int]]
+    second: list[tuple[Span, int]]
+
+
 def label(
     embedded: Embedded, centroids: Matrix, segments: Sequence[Span], overlaps: Sequence[Span] = ()
-) -> list[tuple[Span, int]]:
-    """Who speaks in which samples: (span, index of the centroid), in order.
-
-    In `overlaps` two speak: the second most likely speaker of each frame is added there.
+) -> Labelled:
+    """Who speaks in `segments`. In `overlaps` (rising, apart) two do: the second likeliest speaker of each
+    frame is added there.
     """
     cosines = embedded.vectors @ centroids.T
     of_segment: list[list[int]] = [[] for _ in segments]
     for window, owner in enumerate(embedded.segments):
         of_segment[owner].append(window)
-    found = list[tuple[Span, int]]()
+    found = Labelled([], [])
     for segment, places in zip(segments, of_segment, strict=True):
         scores = _frame_scores(segment, [embedded.windows[i] for i in places], cosines[places])
         path = _without_short_runs(_best_path(scores))
-        found += [(_samples(segment, run), speaker) for run, speaker in _runs(path)]
-        found += _second_speakers(segment, scores, path, overlaps)
-    return sorted(found)
+        found.leading.extend((_samples(segment, run), speaker) for run, speaker in _runs(path))
+        found.second.extend(_second_speakers(segment, scores, path, overlaps))
+    return found
 
 
 def _frame_scores(segment: Span, windows: Sequence[Span], cosines: Matrix) -> Matrix:
@@ -113,7 +123,10 @@ def _second_speakers(
     others = scores.copy()
     others[np.arange(len(path)), path] = -np.inf
     second = np.argmax(others, axis=1)
-    for overlap in overlaps:
+    for i in range(bisect.bisect_right(overlaps, segment.start, key=lambda span: span.end), len(overlaps)):
+        overlap = overlaps[i]
+        if overlap.start >= segment.end:
+            break
         first = max(0, (overlap.start - segment.start) // FRAME)
         last = min(len(path), -(-(overlap.end - segment.start) // FRAME))
         if first < last:
@@ -125,4 +138,4 @@ def _samples(segment: Span, frames: Span) -> Span:
     return Span(segment.start + frames.start * FRAME, min(segment.end, segment.start + frames.end * FRAME))
 
 
-__all__ = ["label"]
+__all__ = ["Labelled", "label"]

@@ -4,6 +4,7 @@
 
     two channels with different sounds ─► a side per channel               channels
     anything else                      ─► voices grouped by likeness       encoder, clustering, labelling
+                                       ─► where two speak at once          overlap
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, TypeAlias, Union
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias, Union
 
 from rustasr.audio import SAMPLE_RATE, AudioInput, open_audio
 from rustasr.diarization.channels import ChannelOptions, Stereo, are_duplicates, channel_speech
@@ -30,10 +31,14 @@ if TYPE_CHECKING:
     from rustasr.audio import AudioSource
     from rustasr.diarization.channels import Samples
     from rustasr.diarization.encoder import SpeakerEncoder
+    from rustasr.diarization.overlap import OverlapDetector
     from rustasr.vad import Span, Vad
 
 EncoderSource: TypeAlias = Union["SpeakerEncoder", Callable[[], "SpeakerEncoder"]]
 """An encoder, or what loads it once voices have to be told apart."""
+
+OverlapSource: TypeAlias = Union["OverlapDetector", Callable[[], "OverlapDetector | None"]]
+"""A detector of overlapped speech, or what loads it once there are two voices (None: do without)."""
 
 READ_SECONDS = 10.0
 ONE_SCENE = 0.5  # channels that sound alike at a like level for so much of the time are no sides of a call
@@ -103,12 +108,14 @@ class DiarizationOptions(Options):
 @dataclass(frozen=True, slots=True)
 class Diarization:
     """Who speaks when, in order, and how that was found ("channel", "cluster", or "given"). In channel mode
-    `channels` says on which channel (0, 1) each speaker is heard.
+    `channels` says on which channel (0, 1) each speaker is heard. Where two voices speak at once `turns` has
+    both, and `leading` only the likelier one, whose words they are; it is empty where nothing was looked for.
     """
 
     turns: tuple[Turn, ...]
     mode: str
     channels: dict[str, int] = field(default_factory=dict)
+    leading: tuple[Turn, ...] = ()
 
     @property
     def speakers(self) -> list[str]:
@@ -122,24 +129,26 @@ def find_turns(
     encoder: EncoderSource | None = None,
     options: DiarizationOptions | None = None,
     *,
-    overlaps: Sequence[Span] = (),
+    overlap: OverlapSource | None = None,
     progress: ProgressCallback | None = None,
 ) -> Diarization:
     """Who speaks when.
 
     `audio` is what `rustasr.audio.open_audio` takes. `vad` finds the speech, `encoder` tells voices apart
-    (cluster mode needs it). `overlaps` are samples in which two are known to speak at once: cluster mode
-    gives them a second speaker.
+    (cluster mode needs it). `overlap` finds where two of these voices speak at once (None: nowhere): there
+    the second likeliest speaker has a turn too.
 
     Raises AudioError (not readable; channel mode of a recording without two sides), OptionError, and what
     `progress` raises.
     """
     options = options or DiarizationOptions()
     source = open_audio(audio)
+    readings: _Readings | None = None
     if progress is not None:
-        source = _Watched(source, _Readings(source, options, progress))
+        readings = _Readings(source, options, overlap is not None, progress)
+        source = _Watched(source, readings)
     if options.speaker_mode != "cluster":
-        found, reason = _by_channel(source, vad, encoder, options)
+        found, reason = _by_channel(source, vad, encoder, options, overlap)
         if found is not None:
             return found
         if options.speaker_mode == "channel":
@@ -148,12 +157,19 @@ def find_turns(
                 f"each, found {reason}; use speaker mode cluster"
             )
     segments = vad.speech(source.blocks(READ_SECONDS))
-    turns = _by_voice(source, segments, encoder, options.count, options.max_pause_s, overlaps)
-    return Diarization(tuple(_named(turns, options.speaker_names, "speaker_{}", 0)), "cluster")
+    voices = _by_voice(source, segments, encoder, options.count, options.max_pause_s, overlap)
+    voices = _named(voices, options.speaker_names, "speaker_{}", 0)
+    if readings is not None:
+        readings.finished()  # with one voice there was one reading less
+    return Diarization(tuple(voices.turns), "cluster", leading=tuple(voices.leading))
 
 
 def _by_channel(
-    source: AudioSource, vad: Vad, encoder: EncoderSource | None, options: DiarizationOptions
+    source: AudioSource,
+    vad: Vad,
+    encoder: EncoderSource | None,
+    options: DiarizationOptions,
+    overlap: OverlapSource | None,
 ) -> tuple[Diarization | None, str]:
     """The turns of both sides; None and why, where the channels are no sides."""
     if not isinstance(source, Stereo) or not source.is_stereo:
@@ -167,15 +183,27 @@ def _by_channel(
         if speech.likeness > ONE_SCENE:
             return None, "everybody in both"
     left = _side(speech.left, options.left_name)
-    right = _side(speech.right, options.right_name)
+    right = _Voices(_side(speech.right, options.right_name), [])
     if options.right_count is not None and speech.right:
-        turns = _by_voice(source.side(1), speech.right, encoder, options.right_count, options.max_pause_s)
+        count, max_pause_s = options.right_count, options.max_pause_s
+        right = _by_voice(source.side(1), speech.right, encoder, count, max_pause_s, overlap)
         names = [f"{options.right_name}-{name}" for name in options.right_speaker_names]
-        right = _named(turns, names, f"{options.right_name}-spk{{}}", 1)
+        right = _named(right, names, f"{options.right_name}-spk{{}}", 1)
+    channels = {**{turn.speaker: 0 for turn in left}, **{turn.speaker: 1 for turn in right.turns}}
+
     # One side's pauses are bridged whatever the other says in them: it may talk at any time.
-    turns = sorted([*joined(left, options.max_pause_s), *joined(right, options.max_pause_s)])
-    channels = {**{turn.speaker: 0 for turn in left}, **{turn.speaker: 1 for turn in right}}
-    return Diarization(tuple(turns), "channel", channels), ""
+    def with_left(turns: Sequence[Turn]) -> tuple[Turn, ...]:
+        return tuple(sorted([*joined(left, options.max_pause_s), *joined(turns, options.max_pause_s)]))
+
+    leading = with_left(right.leading) if right.leading else ()
+    return Diarization(with_left(right.turns), "channel", channels, leading), ""
+
+
+class _Voices(NamedTuple):
+    """All turns, and as `Diarization.leading` has them."""
+
+    turns: list[Turn]
+    leading: list[Turn]
 
 
 def _by_voice(
@@ -184,8 +212,8 @@ def _by_voice(
     encoder: EncoderSource | None,
     count: SpeakerCount,
     max_pause_s: float,
-    overlaps: Sequence[Span] = (),
-) -> list[Turn]:
+    overlap: OverlapSource | None,
+) -> _Voices:
     """Turns of the speakers "0", "1", ..."""
     if encoder is None:
         raise OptionError(
@@ -196,8 +224,22 @@ def _by_voice(
         encoder = encoder()
     embedded = embed(source.blocks(READ_SECONDS), segments, encoder)
     means = centroids(embedded, encoder, count)
+    overlaps = _overlaps(source, overlap) if len(means) > 1 else []
     found = label(embedded, means, segments, overlaps)
-    return joined((_turn(span, str(speaker)) for span, speaker in found), max_pause_s)
+
+    def turns(spans: Iterable[tuple[Span, int]]) -> list[Turn]:
+        return joined((_turn(span, str(speaker)) for span, speaker in spans), max_pause_s)
+
+    leading = turns(found.leading)
+    if not found.second:
+        return _Voices(leading, [])
+    return _Voices(turns([*found.leading, *found.second]), leading)
+
+
+def _overlaps(source: AudioSource, overlap: OverlapSource | None) -> Sequence[Span]:
+    """Where two speak at once."""
+    detector = overlap() if callable(overlap) else overlap
+    return [] if detector is None else detector.overlaps(source.blocks(READ_SECONDS))
 
 
 def _side(spans: Sequence[Span], name: str) -> list[Turn]:
@@ -208,10 +250,11 @@ def _turn(span: Span, speaker: str) -> Turn:
     return Turn(span.start / SAMPLE_RATE, span.end / SAMPLE_RATE, speaker)
 
 
-def _named(turns: Sequence[Turn], names: Sequence[str], pattern: str, first: int) -> list[Turn]:
+def _named(voices: _Voices, names: Sequence[str], pattern: str, first: int) -> _Voices:
     """Speakers by name in the order in which they are first heard; the rest by number."""
     rest = (pattern.format(number) for number in itertools.count(first + len(names)))
-    return renamed(turns, dict(zip(speakers_of(turns), itertools.chain(names, rest), strict=False)))
+    called = dict(zip(speakers_of(voices.turns), itertools.chain(names, rest), strict=False))
+    return _Voices(renamed(voices.turns, called), renamed(voices.leading, called))
 
 
 def _checked_names(option: str, names: tuple[str, ...]) -> tuple[str, ...]:
@@ -227,10 +270,12 @@ def _checked_names(option: str, names: tuple[str, ...]) -> tuple[str, ...]:
 class _Readings:
     """Tells how far the work is, from how often the recording has to be read in all."""
 
-    def __init__(self, source: AudioSource, options: DiarizationOptions, report: ProgressCallback) -> None:
+    def __init__(
+        self, source: AudioSource, options: DiarizationOptions, has_overlap: bool, report: ProgressCallback
+    ) -> None:
         is_stereo = isinstance(source, Stereo) and source.is_stereo
-        # Speech and voices; duplicates, speech on two sides, cross-talk.
-        self._readings = 4 if is_stereo and options.speaker_mode != "cluster" else 2
+        # Speech, voices and overlaps; duplicates, speech on two sides, cross-talk.
+        self._readings = 4 if is_stereo and options.speaker_mode != "cluster" else 2 + has_overlap
         self._report, self._done_s, self._total_s = report, 0.0, source.duration
 
     def read(self, block: Samples) -> None:
@@ -238,6 +283,12 @@ class _Readings:
         self._done_s += len(block) / SAMPLE_RATE / self._readings
         total = self._total_s
         self._report(Progress(self._done_s if total is None else min(self._done_s, total), total))
+
+    def finished(self) -> None:
+        """All that was to be read was."""
+        if self._total_s is not None and self._done_s < self._total_s:
+            self._done_s = self._total_s
+            self._report(Progress(self._total_s, self._total_s))
 
 
 class _Watched:
@@ -269,4 +320,4 @@ class _Watched:
             yield left, right
 
 
-__all__ = ["Diarization", "DiarizationOptions", "EncoderSource", "find_turns"]
+__all__ = ["Diarization", "DiarizationOptions", "EncoderSource", "OverlapSource", "find_turns"]

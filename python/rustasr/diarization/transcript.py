@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 from rustasr.audio import SAMPLE_RATE, AudioInput, open_audio
 from rustasr.diarization.channels import Stereo
 from rustasr.diarization.encoder import DEFAULT_ENCODER, load_speaker_encoder
+from rustasr.diarization.overlap import OverlapLoader
 from rustasr.diarization.pipeline import Diarization, DiarizationOptions, find_turns
 from rustasr.diarization.turns import speakers_of
 from rustasr.diarization.words import interleaved, with_speakers
@@ -42,7 +43,7 @@ if TYPE_CHECKING:
     from rustasr.aligner import ForcedAligner
     from rustasr.audio import AudioSource
     from rustasr.diarization.encoder import SpeakerEncoder
-    from rustasr.diarization.pipeline import EncoderSource
+    from rustasr.diarization.pipeline import EncoderSource, OverlapSource
     from rustasr.model import AsrModel
     from rustasr.progress import Progress, ProgressCallback, TextCallback
     from rustasr.types import Turn
@@ -64,6 +65,7 @@ def diarize(
     *,
     vad: str | Vad = "silero",
     encoder: str | Path | EncoderSource | None = None,
+    overlap: str | Path | OverlapSource | None = "auto",
     turns: Iterable[Turn] | None = None,
     speaker_languages: Mapping[str, str] | None = None,
     align: str | Path | ForcedAligner | None = None,
@@ -76,6 +78,10 @@ def diarize(
 
     `audio` is what `rustasr.open_audio` takes. `vad` and `encoder` are names or objects; the encoder (None:
     the usual one) is loaded when voices have to be told apart, not for a call with a side per channel.
+    `overlap` finds where two voices speak at once: a name, an object, or None or "none"; the result then has
+    turns of both there, and the likelier one has the words. "auto" is the usual detector, or none, with a
+    warning, where that cannot be fetched.
+
     `turns` are who speaks when, where that is known already (`read_rttm`): nothing is looked for then.
     `speaker_languages` are the languages of speakers by name, where they differ. `transcription` are options
     of the model's family; words with times are asked for unless `timestamps` says otherwise.
@@ -101,10 +107,14 @@ def diarize(
     known = None if turns is None else _given(turns)
     detector = _detector(vad) if isinstance(vad, str) else vad
     voices = EncoderLoader(encoder) if encoder is None or isinstance(encoder, (str, Path)) else encoder
+    both: OverlapSource | None = None
+    if overlap is not None and overlap != "none":
+        both = OverlapLoader(overlap) if isinstance(overlap, (str, Path)) else overlap
     wanted = speaker_languages or {}
 
     def belongs_to() -> dict[str, str]:
-        helpers = settings_of(detector), settings_of(voices), settings_of(align), on_text is not None
+        networks = settings_of(detector), settings_of(voices), settings_of(both), settings_of(align)
+        helpers = *networks, on_text is not None
         return identity(source, model, options, known, dict(wanted), sorted(transcription.items()), *helpers)
 
     with _Work(model, source, journal, belongs_to) as work:
@@ -112,9 +122,16 @@ def diarize(
             ["turns"],
             Diarization,
             lambda: find_turns(
-                source, detector, voices, options, progress=part_of(report, 0.0, FINDING_SHARE)
+                source,
+                detector,
+                voices,
+                options,
+                overlap=both,
+                progress=part_of(report, 0.0, FINDING_SHARE),
             ),
         )
+        if work.found.mode == "cluster" and len(work.found.speakers) > 1:
+            work.warnings += both.warnings if isinstance(both, OverlapLoader) else ()
         languages = _languages(wanted, work.found, options)
         parts = _parts(source, work.found, languages, alone=not has_word_times)
         first = FINDING_SHARE if known is None else 0.0
@@ -205,7 +222,7 @@ def _parts(
 ) -> list[_Part]:
     """What is to be transcribed together, in the order of first speech. `alone`: every speaker."""
     groups = defaultdict[tuple[int | None, str | None, str | None], list[Any]](list)
-    for turn in found.turns:
+    for turn in found.leading or found.turns:
         channel, language = found.channels.get(turn.speaker), languages.get(turn.speaker)
         groups[channel, language, turn.speaker if alone else None].append(turn)
     parts = list[_Part]()

@@ -1,7 +1,9 @@
 """Whose words: a transcription's words and segments go to the speakers of the turns.
 
-A word is whose turn it overlaps most; between turns, the nearest one's. A segment in which the speaker
-changes is split there. Segments whose words have no times go whole to the speaker of most of their time.
+A word is whose turn it overlaps most; between turns, the nearest one's; of two whose turns cover it alike,
+who spoke before. Where two voices speak at once, words are the likelier one's (`Diarization.leading`). A
+segment in which the speaker changes is split there. Segments whose words have no times go whole to the
+speaker of most of their time.
 """
 
 from __future__ import annotations
