@@ -144,6 +144,19 @@ def pyannet_gguf(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.fixture(scope="session")
+def ge2e_pt() -> Path:
+    """Resemblyzer's encoder, the published checkpoint."""
+    given = Path(os.environ.get("RUSTASR_TEST_WEIGHTS", "")) / "ge2e" / "model.bin"
+    return given if given.exists() else _package_folder("ge2e-resemblyzer") / "model.bin"
+
+
+@pytest.fixture(scope="session")
+def ge2e_gguf(ge2e_pt: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """`ge2e_gguf("f32")` is the path of Resemblyzer's encoder in that type."""
+    return _gguf_maker("ge2e", ge2e_pt, tmp_path_factory.mktemp("ge2e"))
+
+
 def _gguf_maker(name: str, folder: Path, out: Path) -> Callable[[str], Path]:
     """`make(qtype)` converts once per session; the result is what `rustasr convert --qtype` writes."""
 

@@ -38,7 +38,8 @@ MelConfig MelConfig::read(const GgufFile& file) {
     config.pad_mode =
         choice<PadMode>(file, "frontend.pad_mode",
                         {{"reflect", PadMode::Reflect}, {"zero", PadMode::Zero}, {"none", PadMode::None}});
-    config.log = choice<LogBase>(file, "frontend.log", {{"log10", LogBase::Ten}, {"ln", LogBase::E}});
+    config.log = choice<LogBase>(file, "frontend.log",
+                                 {{"log10", LogBase::Ten}, {"ln", LogBase::E}, {"none", LogBase::None}});
     config.floor_mode = choice<FloorMode>(file, "frontend.floor_mode",
                                           {{"clamp", FloorMode::Clamp}, {"add", FloorMode::Add}});
     config.normalization = choice<Normalization>(file, "frontend.normalize",
@@ -120,6 +121,7 @@ void MelFrontend::kaldi_frame(const float* pcm, FftLane* frame, int lane) const 
 }
 
 float MelFrontend::log_of(float power) const {
+    if (config_.log == LogBase::None) return power;
     power = config_.floor_mode == FloorMode::Clamp ? std::max(power, config_.floor) : power + config_.floor;
     return config_.log == LogBase::Ten ? std::log10(power) : std::log(power);
 }

@@ -5,6 +5,7 @@
 //   gigaam/preprocess.py (GigaAM, 2026-06): FeatureExtractor
 //   nemo/collections/asr/parts/preprocessing/features.py (NeMo 3.0.0): FilterbankFeatures
 //   kaldi/src/feat/feature-window.cc, feature-fbank.cc (also torchaudio's compliance/kaldi.py): fbank
+//   librosa/feature/spectral.py (librosa 0.11): melspectrogram
 
 #include <memory>
 #include <string>
@@ -17,8 +18,8 @@
 namespace rustasr {
 
 enum class PadMode { None, Reflect, Zero };  // what lies beyond the ends of the samples
-enum class LogBase { Ten, E };
-enum class FloorMode { Clamp, Add };  // log(max(power, floor)), log(power + floor)
+enum class LogBase { None, Ten, E };         // None: the power itself
+enum class FloorMode { Clamp, Add };         // log(max(power, floor)), log(power + floor)
 /// Signal: pre-emphasis runs through the recording. Kaldi: every frame is a signal of its own, less its mean
 /// and with pre-emphasis that takes the sample before the first to be equal to it.
 enum class Framing { Signal, Kaldi };

@@ -71,16 +71,32 @@ void compute_lstm_step(ggml_tensor* dst, int ith, int nth, void* form) {
     static_cast<const RecurrentForm*>(form)->lstm_step(task, p * ith / nth, p * (ith + 1) / nth);
 }
 
-void compute_lstm_sequence(ggml_tensor* dst, int /*ith*/, int /*nth*/, void* form) {
+void compute_lstm_sequence(ggml_tensor* dst, int ith, int nth, void* form) {
     const ggml_tensor *weight = dst->src[0], *gates = dst->src[1], *state = dst->src[2];
-    const int64_t p = weight->ne[0];
-    LstmTask task = {weight->data, weight->type,   {nullptr, 0}, 0,         p, 1,
-                     {nullptr, 0}, columns(state), nullptr,      dst->ne[0]};
+    const int64_t p = weight->ne[0], batch = dst->ne[2], begin = batch * ith / nth,
+                  end = batch * (ith + 1) / nth;
+    const auto stride = [](const ggml_tensor* t, int axis) {
+        return static_cast<int64_t>(t->nb[axis] / sizeof(float));
+    };
+    const auto y = [&](int64_t t) {
+        return static_cast<float*>(dst->data) + t * stride(dst, 1) + begin * stride(dst, 2);
+    };
+    LstmTask task = {weight->data,
+                     weight->type,
+                     {nullptr, stride(gates, 2)},
+                     0,
+                     p,
+                     end - begin,
+                     {nullptr, 0},
+                     columns(state),
+                     y(0),
+                     stride(dst, 2)};
+    task.state.data += begin * task.state.stride;
     for (int64_t t = 0; t < dst->ne[1]; t++) {
-        task.bias.data = columns(gates).data + t * columns(gates).stride;
-        task.y = static_cast<float*>(dst->data) + t * dst->ne[0];
+        task.bias.data = floats(gates) + t * stride(gates, 1) + begin * stride(gates, 2);
+        task.y = y(t);
         static_cast<const RecurrentForm*>(form)->lstm_step(task, 0, p);
-        task.state.data = task.y;
+        task.state = {task.y, task.y_stride};
     }
 }
 
@@ -177,13 +193,18 @@ ggml_tensor* lstm_sequence_with(const RecurrentForm& form, ggml_context* ctx, gg
                                 ggml_tensor* gates, ggml_tensor* state) {
     const int64_t p = weight->ne[0];
     check_weight("lstm_sequence", weight);
-    check("lstm_sequence", "gates", gates, weight->ne[1], gates->ne[1]);
-    check("lstm_sequence", "a state", state, 2 * p, 1);
+    if (gates->type != GGML_TYPE_F32 || gates->ne[0] != weight->ne[1] || gates->ne[3] != 1 ||
+        !ggml_is_contiguous(gates)) {
+        throw OptionError("lstm_sequence: expected contiguous gates of " + std::to_string(weight->ne[1]) +
+                          " rows in f32, found " + shape_of(gates));
+    }
+    check("lstm_sequence", "a state", state, 2 * p, gates->ne[2]);
     if (weight->ne[1] != 4 * p) {
         throw OptionError("lstm_sequence: expected a weight of [p, 4p], found " + shape_of(weight));
     }
     ggml_tensor* args[] = {weight, gates, state};
-    return ggml_custom_4d(ctx, GGML_TYPE_F32, 6 * p, gates->ne[1], 1, 1, args, 3, compute_lstm_sequence, 1,
+    return ggml_custom_4d(ctx, GGML_TYPE_F32, 6 * p, gates->ne[1], gates->ne[2], 1, args, 3,
+                          compute_lstm_sequence, gates->ne[2] > 1 ? GGML_N_TASKS_MAX : 1,
                           const_cast<RecurrentForm*>(&form));
 }
 

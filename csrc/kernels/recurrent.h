@@ -17,9 +17,9 @@ ggml_tensor* narrow_linear(ggml_context* ctx, ggml_tensor* weight, ggml_tensor* 
 ggml_tensor* lstm_step(ggml_context* ctx, ggml_tensor* weight, ggml_tensor* bias, ggml_tensor* x,
                        ggml_tensor* state);
 
-// A sequence of T steps of one cell, after each other on one thread. weight [p, 4p] as above, of the hidden
-// state alone; gates [4p, T] F32: what input and bias give the gates; state [2p] before the first step.
-// Result [6p, T]: columns as of lstm_step.
+// B sequences of T steps of one cell; the steps of a sequence come after each other on one thread. weight
+// [p, 4p] as above, of the hidden state alone; gates [4p, T, B] F32: what input and bias give the gates;
+// state [2p, B] before the first step. Result [6p, T, B]: columns as of lstm_step.
 ggml_tensor* lstm_sequence(ggml_context* ctx, ggml_tensor* weight, ggml_tensor* gates, ggml_tensor* state);
 
 // m sequences of T steps through two cells, the one from the first step on, the other from the last. Weights

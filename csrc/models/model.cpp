@@ -13,9 +13,11 @@ using Factory = std::unique_ptr<Model> (*)(std::unique_ptr<WeightStore>);
 
 // The one table of families: general.architecture → constructor.
 const std::map<std::string, Factory> kFamilies = {
-    {"gigaam", make_gigaam},       {"parakeet", make_parakeet},     {"whisper", make_whisper},
-    {"qwen3_asr", make_qwen3_asr}, {"silero-vad", make_silero_vad}, {"campplus", make_campplus},
-    {"wespeaker", make_wespeaker}, {"pyannet", make_pyannet},
+    {"gigaam", make_gigaam},         {"parakeet", make_parakeet},
+    {"whisper", make_whisper},       {"qwen3_asr", make_qwen3_asr},
+    {"silero-vad", make_silero_vad}, {"campplus", make_campplus},
+    {"wespeaker", make_wespeaker},   {"ge2e", make_ge2e},
+    {"pyannet", make_pyannet},
 };
 
 std::string family_names() {

@@ -147,5 +147,6 @@ std::unique_ptr<Model> make_silero_vad(std::unique_ptr<WeightStore> store);
 std::unique_ptr<Model> make_campplus(std::unique_ptr<WeightStore> store);
 std::unique_ptr<Model> make_wespeaker(std::unique_ptr<WeightStore> store);
 std::unique_ptr<Model> make_pyannet(std::unique_ptr<WeightStore> store);
+std::unique_ptr<Model> make_ge2e(std::unique_ptr<WeightStore> store);
 
 }  // namespace rustasr

@@ -10,7 +10,7 @@
 namespace rustasr {
 namespace {
 
-/// The graph of so many pieces of so many frames.
+/// The graph of so many parts of so many frames.
 struct Pass {
     Pass(Backend& backend, int64_t n_frames, int64_t batch, size_t max_nodes, std::vector<std::string> taps,
          ggml_backend_sched_ptr memory)
@@ -33,8 +33,8 @@ class SpeakerSession : public Session {
                                               const std::vector<std::string>& names) override;
 
    private:
-    /// Normalised features of each piece.
-    std::vector<Matrix> features_of(const std::vector<SamplesView>& pieces);
+    /// Normalised features of each piece, as far as its parts reach.
+    std::vector<Matrix> features_of(const std::vector<Parts>& pieces);
     std::unique_ptr<Pass> build(int64_t n_frames, int64_t batch, std::vector<std::string> taps);
 
     std::shared_ptr<const SpeakerModel> model_;
@@ -51,21 +51,19 @@ std::vector<float> repeated(const SamplesView& piece, int64_t least) {
     return samples;
 }
 
-std::vector<Matrix> SpeakerSession::features_of(const std::vector<SamplesView>& pieces) {
+std::vector<Matrix> SpeakerSession::features_of(const std::vector<Parts>& pieces) {
     const MelFrontend& frontend = model_->frontend;
     const int64_t n_mels = frontend.config().n_mels;
-    std::vector<std::vector<float>> samples;
     std::vector<Matrix> features;
-    for (const SamplesView& piece : pieces) {
-        if (piece.n < 1) throw OptionError("pieces: expected at least one sample in each, found none");
-        samples.push_back(repeated(piece, model_->min_samples));
-        const int64_t n_frames = frontend.n_frames(static_cast<int64_t>(samples.back().size()), true, true);
+    for (const Parts& piece : pieces) {
+        const int64_t n_frames = piece.starts.back() + piece.n_frames;
         features.push_back({n_frames, n_mels, std::vector<float>(static_cast<size_t>(n_frames * n_mels))});
     }
     backend_.parallel([&](int ith, int nth) {
         for (auto i = static_cast<size_t>(ith); i < pieces.size(); i += static_cast<size_t>(nth)) {
             Matrix& piece = features[i];
-            frontend.compute(samples[i].data(), static_cast<int64_t>(samples[i].size()), true, piece.rows,
+            const std::vector<float>& samples = pieces[i].samples;
+            frontend.compute(samples.data(), static_cast<int64_t>(samples.size()), true, piece.rows,
                              piece.values.data(), 0, 1);
             if (frontend.config().normalization == Normalization::Mean)
                 subtract_mean(piece.values.data(), piece.rows, n_mels);
@@ -87,10 +85,10 @@ std::unique_ptr<Pass> SpeakerSession::build(int64_t n_frames, int64_t batch, std
     return pass;
 }
 
-void run(Pass& pass, const std::vector<const float*>& pieces) {
+void run(Pass& pass, const std::vector<const float*>& parts) {
     const size_t nbytes = pass.features->nb[2];
-    for (size_t b = 0; b < pieces.size(); ++b)
-        ggml_backend_tensor_set(pass.features, pieces[b], b * nbytes, nbytes);
+    for (size_t b = 0; b < parts.size(); ++b)
+        ggml_backend_tensor_set(pass.features, parts[b], b * nbytes, nbytes);
     pass.graph.run();
 }
 
@@ -102,15 +100,27 @@ void to_length_one(float* x, int64_t n) {
 }
 
 Matrix SpeakerSession::speaker_embeddings(const std::vector<SamplesView>& pieces) {
-    const int64_t n_dims = model_->n_dims;
+    const int64_t n_dims = model_->n_dims, n_mels = model_->frontend.config().n_mels;
     Matrix result{static_cast<int64_t>(pieces.size()), n_dims,
                   std::vector<float>(pieces.size() * static_cast<size_t>(n_dims))};
     if (pieces.empty()) return result;
-    const std::vector<Matrix> features = features_of(pieces);
-    std::map<int64_t, std::vector<size_t>> by_length;
-    for (size_t i = 0; i < features.size(); ++i) by_length[features[i].rows].push_back(i);
-    // Frames that keep the device busy; more at once would only need more memory.
-    const int64_t most = backend_.on_cpu() ? 1200 : 16384;
+    std::vector<Parts> parts;
+    for (const SamplesView& piece : pieces) {
+        if (piece.n < 1) throw OptionError("pieces: expected at least one sample in each, found none");
+        parts.push_back(model_->parts(piece));
+    }
+    const std::vector<Matrix> features = features_of(parts);
+    struct Part {
+        size_t piece;
+        const float* features;
+    };
+    std::map<int64_t, std::vector<Part>> by_length;
+    for (size_t i = 0; i < parts.size(); ++i) {
+        for (int64_t start : parts[i].starts)
+            by_length[parts[i].n_frames].push_back({i, features[i].values.data() + start * n_mels});
+    }
+    const auto row_of = [&](size_t piece) { return &result.values[piece * static_cast<size_t>(n_dims)]; };
+    const int64_t most = backend_.on_cpu() ? kFramesAtOnce : 16384;
     std::vector<float> rows;
     for (const auto& [n_frames, members] : by_length) {
         const auto step = static_cast<size_t>(std::max<int64_t>(1, most / n_frames));
@@ -120,16 +130,19 @@ Matrix SpeakerSession::speaker_embeddings(const std::vector<SamplesView>& pieces
             if (!pass_ || pass_->n_frames != n_frames || pass_->batch != batch)
                 pass_ = build(n_frames, batch, {});
             std::vector<const float*> inputs;
-            for (size_t i = 0; i < count; ++i) inputs.push_back(features[members[first + i]].values.data());
+            for (size_t i = 0; i < count; ++i) inputs.push_back(members[first + i].features);
             run(*pass_, inputs);
             rows.resize(count * static_cast<size_t>(n_dims));
             read(pass_->output, rows.data());
             for (size_t i = 0; i < count; ++i) {
-                float* row = &result.values[members[first + i] * static_cast<size_t>(n_dims)];
-                std::copy_n(&rows[i * static_cast<size_t>(n_dims)], n_dims, row);
-                to_length_one(row, n_dims);
+                float *part = &rows[i * static_cast<size_t>(n_dims)], *sum = row_of(members[first + i].piece);
+                to_length_one(part, n_dims);
+                for (int64_t d = 0; d < n_dims; ++d) sum[d] += part[d];
             }
         }
+    }
+    for (size_t i = 0; i < parts.size(); ++i) {
+        if (parts[i].starts.size() > 1) to_length_one(row_of(i), n_dims);
     }
     return result;
 }
@@ -137,7 +150,7 @@ Matrix SpeakerSession::speaker_embeddings(const std::vector<SamplesView>& pieces
 std::map<std::string, Matrix> SpeakerSession::encode_taps(const std::vector<MatrixView>& features,
                                                           const std::vector<std::string>& names) {
     const int64_t n_mels = model_->frontend.config().n_mels;
-    const int64_t least = model_->frontend.n_frames(model_->min_samples, true, true);
+    const int64_t least = model_->fewest_frames();
     std::vector<const float*> inputs;
     for (const MatrixView& piece : features) {
         if (piece.columns != n_mels || piece.rows < least || piece.rows != features.front().rows) {
@@ -167,6 +180,12 @@ SpeakerModel::SpeakerModel(std::unique_ptr<WeightStore> store, int n_dims)
     throw ModelFileError(store_->file().path() +
                          ": key speaker.min_samples: expected samples for 3 frames, " +
                          std::to_string(least) + " or more, found " + std::to_string(min_samples));
+}
+
+Parts SpeakerModel::parts(const SamplesView& piece) const {
+    std::vector<float> samples = repeated(piece, min_samples);
+    const int64_t n_frames = frontend.n_frames(static_cast<int64_t>(samples.size()), true, true);
+    return {std::move(samples), n_frames, {0}};
 }
 
 std::unique_ptr<Session> SpeakerModel::session() const {

@@ -86,7 +86,7 @@ class Wespeaker : public SpeakerModel {
         return dense_(graph, x);
     }
     size_t max_nodes(int64_t n_frames) const override {
-        const auto n_pieces = static_cast<size_t>(std::max<int64_t>(16, 1200 / n_frames + 1));
+        const auto n_pieces = static_cast<size_t>(std::max<int64_t>(16, kFramesAtOnce / n_frames + 1));
         return 1024 + 48 * n_blocks_ * n_pieces;
     }
 

@@ -103,16 +103,17 @@ LstmSequence::LstmSequence(Weights weights, int64_t n_in, int64_t n_hidden)
 
 ggml_tensor* LstmSequence::operator()(Graph& graph, ggml_tensor* x, ggml_tensor* state) const {
     ggml_context* ctx = graph.ctx();
-    ggml_tensor* gates = input_(graph, x);  // [4·n_hidden, T]
+    ggml_tensor* gates = input_(graph, x);  // [4·n_hidden, T, B]
     if (graph.cpu_kernels()) return kernels::lstm_sequence(ctx, hidden_, gates, state);
-    const int64_t n = hidden_->ne[0];
-    ggml_tensor* states = nullptr;  // [2·n_hidden, t]
+    const int64_t n = hidden_->ne[0], batch = x->ne[2];
+    ggml_tensor* states = nullptr;  // [2·n_hidden, t, B]
     for (int64_t t = 0; t < x->ne[1]; ++t) {
         ggml_tensor* input =
-            ggml_view_2d(ctx, gates, 4 * n, 1, gates->nb[1], static_cast<size_t>(t) * gates->nb[1]);
+            ggml_view_2d(ctx, gates, 4 * n, batch, gates->nb[2], static_cast<size_t>(t) * gates->nb[1]);
         input = ggml_add(ctx, ggml_mul_mat(ctx, hidden_, part(ctx, state, n, 0)), input);
         state = cell(ctx, input, part(ctx, state, n, 1));
-        states = states ? ggml_concat(ctx, states, state, 1) : state;
+        ggml_tensor* step = ggml_reshape_3d(ctx, state, 2 * n, 1, batch);
+        states = states ? ggml_concat(ctx, states, step, 1) : step;
     }
     return states;
 }

@@ -56,12 +56,12 @@ class LstmLayer {
     int64_t n_hidden_;
 };
 
-/// All steps of a sequence: the input's part of the gates is one product, the hidden state's comes step by
+/// All steps of B sequences: the input's part of the gates is one product, the hidden state's comes step by
 /// step.
 class LstmSequence {
    public:
     LstmSequence(Weights weights, int64_t n_in, int64_t n_hidden);
-    /// x [n_in, T], state [2·n_hidden] (h, then c) → the states after each step, [≥ 2·n_hidden, T].
+    /// x [n_in, T, B], state [2·n_hidden, B] (h, then c) → the states after each step, [≥ 2·n_hidden, T, B].
     ggml_tensor* operator()(Graph& graph, ggml_tensor* x, ggml_tensor* state) const;
 
    private:

@@ -34,10 +34,11 @@ FAMILIES = {
 NOT_TRANSCRIBERS = {
     "silero-vad": "a detector of speech and does not transcribe: use it with another model "
     "(--vad silero, rustasr.load_vad)",
-    "wespeaker": "a speaker encoder and does not transcribe: it tells voices apart beside another model "
-    "(--encoder, rustasr.load_speaker_encoder)",
-    "campplus": "a speaker encoder and does not transcribe: it tells voices apart beside another model "
-    "(rustasr.load_speaker_encoder)",
+    **dict.fromkeys(
+        ("campplus", "wespeaker", "ge2e"),
+        "a speaker encoder and does not transcribe: it tells voices apart beside another model "
+        "(--encoder, rustasr.load_speaker_encoder)",
+    ),
     "pyannet": "a detector of overlapped speech and does not transcribe: it finds where two speak at once, "
     "for diarization (--overlap, rustasr.load_overlap_detector)",
 }

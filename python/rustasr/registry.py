@@ -102,6 +102,7 @@ _ALIGNER_LANGUAGES = tuple("zh en yue fr de it ja ko pt ru es".split())
 _SILERO_JIT = "e1122837f4154c511485fe0b9c64455f7b929c96fbb8d79fbdb336383ebd3720"
 _CAMPPLUS_ZH_EN = "92f29b94e6948786a26778c9e302525d185bb08c8b9f5252ed98776902840199"
 _SEGMENTATION = "640c3975c5b38aa0e927f52f92d66912fe684d0697ffd532163769b78b564bdd"
+_GE2E = "39373b86598fa3da9fcddee6142382efe09777e8d37dc9c0561f41f0070f134e"
 _TINY_EN_CT2 = "1a5afae06a4db91c975c9a9d78be5cc110ee4ea022ad57d55492e4550e936b2a"
 _BASE_CT2 = "d01c3014881c9c6f3133c182f3d2887eb6ca1c789a7538c5c007196857a0a6a9"
 
@@ -381,12 +382,33 @@ MODELS: tuple[ModelInfo, ...] = (
         parameters=6_634_336,
         qtype="f32",
     ),
+    # "Apache-2.0": LICENSE of resemble-ai/Resemblyzer, whose wheel carries the weights.
+    ModelInfo(
+        name="ge2e-resemblyzer",
+        model_type=ModelType.SPEAKER,
+        repository="resemble-ai/Resemblyzer",
+        files=(),
+        languages=(),
+        license="Apache-2.0",
+        parameters=1_423_616,
+        known_sha256=(_GE2E,),
+        packages=(
+            PackageArchive(
+                "resemblyzer==0.1.4",
+                "8f12eb2f1a9982d32e8db7856de754709b59c93a77bcf0ff536584b619a9dd1f",
+                (("resemblyzer/pretrained.pt", "model.bin"),),
+            ),
+        ),
+        package_weights_sha256=_GE2E,
+        qtype="f32",
+    ),
 )
 
 ALIASES = {
     "whisper-large": "whisper-large-v3",
     "whisper-turbo": "whisper-large-v3-turbo",
     "campplus": "campplus-zh-en",
+    "ge2e": "ge2e-resemblyzer",
     "qwen3-forcedaligner-0.6b": "qwen3-forced-aligner-0.6b",  # as the repository is called
 }
 DEFAULT_MODEL = "whisper-base"

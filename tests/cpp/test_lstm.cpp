@@ -237,6 +237,34 @@ TEST_CASE("recurrent kernels: from both ends a sequence is two, alone as among o
     }
 }
 
+TEST_CASE("recurrent kernels: a batch of sequences is each of them, whatever the threads") {
+    const int64_t p = 21, n_steps = 4, batch = 3;
+    for (const kernels::RecurrentForm* form : kernels::recurrent_usable_forms()) {
+        for (int threads : {1, 2, 3, 5}) {
+            KernelRun run(threads);
+            Operand &w = run.operand(GGML_TYPE_F32, p, 4 * p, 0.5f, 1),
+                    &gates = run.operand(GGML_TYPE_F32, 4 * p, n_steps * batch, 2, 2),
+                    &start = run.operand(GGML_TYPE_F32, 2 * p, batch, 1, 3);
+            ggml_tensor* all = ggml_reshape_3d(run.ctx(), gates.tensor, 4 * p, n_steps, batch);
+            ggml_tensor* together =
+                kernels::lstm_sequence_with(*form, run.ctx(), w.tensor, all, start.tensor);
+            ggml_tensor* alone = nullptr;
+            for (size_t b = 0; b < batch; ++b) {
+                ggml_tensor* own = ggml_view_2d(run.ctx(), all, 4 * p, n_steps, all->nb[1], b * all->nb[2]);
+                ggml_tensor* state = ggml_view_1d(run.ctx(), start.tensor, 2 * p, b * start.tensor->nb[1]);
+                ggml_tensor* y = kernels::lstm_sequence_with(*form, run.ctx(), w.tensor, own, state);
+                alone = alone ? ggml_concat(run.ctx(), alone, y, 2) : y;
+            }
+            ggml_tensor* off = ggml_sub(run.ctx(), together, alone);
+            run.compute(off);
+            const auto *found = static_cast<const float*>(off->data),
+                       *value = static_cast<const float*>(together->data);
+            for (int64_t i = 0; i < ggml_nelements(off); ++i) CHECK_NEAR(found[i], 0, 1e-6);
+            CHECK(value[0] != value[together->ne[0] * n_steps]);  // the sequences differ
+        }
+    }
+}
+
 TEST_CASE("lstm: prediction and joint equal double arithmetic, in F32 and F16") {
     for (ggml_type type : {GGML_TYPE_F32, GGML_TYPE_F16}) {
         // ggml's own product rounds the activations to F16 with the weights; it is used without our kernels.

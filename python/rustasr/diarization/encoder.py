@@ -35,6 +35,10 @@ class SpeakerEncoder(Protocol):
     What "alike" means differs from network to network, so the encoder says it. `cut_distance`: groups of
     windows whose mean distance (1 - cosine) is greater are different speakers. `merge_cosine`: speakers
     whose mean vectors are at least so alike are one.
+
+    A network to which loudness matters also has an attribute `level_db`: the level (RMS, in dB of full scale)
+    to which the speech of a recording is to be brought, as a whole, before its pieces come. What one piece
+    holds does not tell it: a quiet voice beside a loud one is quiet in the whole recording.
     """
 
     name: str
@@ -51,8 +55,9 @@ class SpeakerEncoder(Protocol):
 class NetworkEncoder:
     """A speaker encoder of the core (`load_speaker_encoder` makes it). Several threads may use it.
 
-    A piece shorter than the network was made for is repeated cyclically up to 1.5 s. What "alike" means is
-    written in the model file.
+    A piece shorter than the network was made for is filled up, mostly by repeating it. What "alike" means is
+    written in the model file, and `level_db` (None: loudness does not matter). `embed` takes pieces as they
+    are; diarization brings the recording to that level first.
     """
 
     def __init__(self, core: _core.Model, *, name: str) -> None:
@@ -66,6 +71,8 @@ class NetworkEncoder:
         self.n_dims = int(_number(core, "speaker.n_dims"))
         self.cut_distance = _number(core, "speaker.cut_distance")
         self.merge_cosine = _number(core, "speaker.merge_cosine")
+        has_level = "speaker.level_db" in core.metadata
+        self.level_db = _number(core, "speaker.level_db") if has_level else None
         self._local = threading.local()
 
     def __repr__(self) -> str:
@@ -107,7 +114,8 @@ def load_speaker_encoder(
 ) -> NetworkEncoder:
     """Loads a speaker encoder, fetching and converting it first where needed.
 
-    `name_or_path`: a registry name ("campplus-zh-en", which None means), a `.gguf`, or a checkpoint.
+    `name_or_path`: a registry name ("campplus-zh-en", which None means, "wespeaker-resnet34-lm",
+    "ge2e-resemblyzer"), a `.gguf`, or a checkpoint.
     `device`, `threads` and `progress` are `rustasr.load_model`'s.
 
     Raises ModelNotFoundError, ModelFileError, UnsupportedModelError, ChecksumError, DeviceError.
@@ -137,8 +145,26 @@ def windows_of(segment: Span) -> list[Span]:
     return [*(Span(start, start + WINDOW) for start in starts), Span(segment.end - WINDOW, segment.end)]
 
 
-def embed(blocks: Iterable[Samples], segments: Sequence[Span], encoder: SpeakerEncoder) -> Embedded:
-    """The windows of `segments` (rising, apart) through the encoder. Samples are held for a batch at a time.
+def gain_to(level_db: float, blocks: Iterable[Samples], segments: Sequence[Span]) -> float:
+    """What samples are to be multiplied with so that the speech of a recording has the level `level_db` (RMS,
+    in dB of full scale); 1 where there is no speech or it is silent.
+    """
+    length = 10 * WINDOW
+    spans = [
+        Span(start, min(start + length, segment.end))
+        for segment in segments
+        for start in range(segment.start, segment.end, length)
+    ]
+    energy = sum(float(np.square(piece, dtype=np.float64).sum()) for piece in _cut(blocks, spans))
+    n_samples = sum(segment.length for segment in segments)
+    return float(10 ** (level_db / 20) / np.sqrt(energy / n_samples)) if energy > 0 else 1.0
+
+
+def embed(
+    blocks: Iterable[Samples], segments: Sequence[Span], encoder: SpeakerEncoder, gain: float = 1.0
+) -> Embedded:
+    """The windows of `segments` (rising, apart), times `gain`, through the encoder. Samples are held for a
+    batch at a time.
 
     `blocks` are all samples of the recording, in pieces of any size.
     """
@@ -146,7 +172,7 @@ def embed(blocks: Iterable[Samples], segments: Sequence[Span], encoder: SpeakerE
     owners.sort()
     pieces, vectors = list[Samples](), list[NDArray[np.float64]]()
     for piece in _cut(blocks, [window for window, _ in owners]):
-        pieces.append(piece)
+        pieces.append(piece if gain == 1.0 else piece * np.float32(gain))
         if len(pieces) == BATCH:
             vectors.append(_unit(encoder.embed(pieces)))
             pieces = []
@@ -191,6 +217,7 @@ __all__ = [
     "NetworkEncoder",
     "SpeakerEncoder",
     "embed",
+    "gain_to",
     "load_speaker_encoder",
     "windows_of",
 ]

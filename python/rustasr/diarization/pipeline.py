@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeAlias, Union
 from rustasr.audio import SAMPLE_RATE, AudioInput, open_audio
 from rustasr.diarization.channels import ChannelOptions, Stereo, are_duplicates, channel_speech
 from rustasr.diarization.clustering import SpeakerCount, centroids
-from rustasr.diarization.encoder import embed
+from rustasr.diarization.encoder import embed, gain_to
 from rustasr.diarization.labelling import label
 from rustasr.diarization.turns import joined, renamed, speakers_of
 from rustasr.errors import AudioError, OptionError
@@ -222,7 +222,10 @@ def _by_voice(
         )
     if callable(encoder):
         encoder = encoder()
-    embedded = embed(source.blocks(READ_SECONDS), segments, encoder)
+    level_db = getattr(encoder, "level_db", None)
+    quiet = source.source if isinstance(source, _Watched) else source  # without the networks a moment's work
+    gain = 1.0 if level_db is None else gain_to(level_db, quiet.blocks(READ_SECONDS), segments)
+    embedded = embed(source.blocks(READ_SECONDS), segments, encoder, gain)
     means = centroids(embedded, encoder, count)
     overlaps = _overlaps(source, overlap) if len(means) > 1 else []
     found = label(embedded, means, segments, overlaps)
@@ -297,25 +300,25 @@ class _Watched:
     def __init__(self, source: AudioSource, readings: _Readings) -> None:
         self.name, self.sample_rate, self.warnings = source.name, source.sample_rate, source.warnings
         self.duration = source.duration
-        self._source, self._readings = source, readings
+        self.source, self._readings = source, readings
 
     def blocks(self, block_s: float) -> Iterator[Samples]:
-        for block in self._source.blocks(block_s):
+        for block in self.source.blocks(block_s):
             self._readings.read(block)
             yield block
-        self.duration = self._source.duration
+        self.duration = self.source.duration
 
     @property
     def is_stereo(self) -> bool:
-        return isinstance(self._source, Stereo) and self._source.is_stereo
+        return isinstance(self.source, Stereo) and self.source.is_stereo
 
     def side(self, channel: int) -> AudioSource:
-        assert isinstance(self._source, Stereo)
-        return _Watched(self._source.side(channel), self._readings)
+        assert isinstance(self.source, Stereo)
+        return _Watched(self.source.side(channel), self._readings)
 
     def pairs(self, block_s: float) -> Iterator[tuple[Samples, Samples]]:
-        assert isinstance(self._source, Stereo)
-        for left, right in self._source.pairs(block_s):
+        assert isinstance(self.source, Stereo)
+        for left, right in self.source.pairs(block_s):
             self._readings.read(left)
             yield left, right
 
