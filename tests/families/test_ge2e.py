@@ -4,6 +4,9 @@ same size; batches, threads, types; files that are wrong.
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -162,6 +165,32 @@ def test_threads_do_not_change_the_vectors(gguf: Path, pieces: dict[str, Array])
     )
     for vectors in others:
         np.testing.assert_allclose(vectors, one, atol=2e-6)
+
+
+@pytest.mark.parametrize("kernels", ["off", "portable", "avx2"])
+def test_every_form_of_the_kernels_gives_the_same(
+    random_gguf: Path, pieces: dict[str, Array], golden: Any, tmp_path: Path, kernels: str
+) -> None:
+    """ "off" is what a device without our kernels computes. The form is chosen once per process."""
+    np.savez(tmp_path / "pieces.npz", **pieces)
+    script = (
+        "import sys, numpy; from rustasr import _core; pieces = list(numpy.load(sys.argv[1]).values())\n"
+        "session = _core.Model(sys.argv[2], 'cpu', 2).session()\n"
+        "numpy.save(sys.argv[3], session.speaker_embeddings(pieces))\n"
+    )
+    arguments = [str(tmp_path / "pieces.npz"), str(random_gguf), str(tmp_path / "vectors.npy")]
+    environment = {**os.environ, "RUSTASR_KERNELS": kernels, "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run(
+        [sys.executable, "-c", script, *arguments],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if "RUSTASR_KERNELS: expected one of" in done.stderr:
+        pytest.skip(f"this machine has no {kernels}")
+    assert done.returncode == 0, done.stderr
+    np.testing.assert_allclose(np.load(tmp_path / "vectors.npy"), golden["random.vectors"], atol=1e-5)
 
 
 def test_silence_has_a_vector_and_nothing_has_none(session: _core.Session) -> None:

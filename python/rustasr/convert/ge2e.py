@@ -35,7 +35,7 @@ LEVEL_DB = -30.0  # hparams.py: audio_norm_target_dBFS
 # Where clusters of 1.5 s windows are cut and joined (models/ge2e-resemblyzer.md). All coordinates are 0 or
 # more, so that even different speakers are alike by 0.5.
 CUT_DISTANCE, MERGE_COSINE = 0.40, 0.80
-MOST_LAYERS = 16
+MOST_LAYERS = 8
 VECTOR = 16
 
 
