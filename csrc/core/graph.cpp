@@ -79,4 +79,12 @@ void read(const ggml_tensor* tensor, void* data) {
     ggml_backend_tensor_get(tensor, data, 0, ggml_nbytes(tensor));
 }
 
+float* on_host(const ggml_tensor* tensor, std::vector<float>& copy) {
+    GGML_ASSERT(tensor->type == GGML_TYPE_F32 && ggml_is_contiguous(tensor));
+    if (ggml_backend_buffer_is_host(tensor->buffer)) return static_cast<float*>(tensor->data);
+    copy.resize(static_cast<size_t>(ggml_nelements(tensor)));
+    read(tensor, copy.data());
+    return copy.data();
+}
+
 }  // namespace rustasr

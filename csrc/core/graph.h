@@ -61,5 +61,7 @@ class Graph {
 /// Copies a whole contiguous tensor. `data` holds ggml_nbytes(tensor) bytes.
 void write(ggml_tensor* tensor, const void* data);
 void read(const ggml_tensor* tensor, void* data);
+/// The values of a contiguous F32 tensor where they are, or, from another device's memory, in `copy`.
+float* on_host(const ggml_tensor* tensor, std::vector<float>& copy);
 
 }  // namespace rustasr

@@ -128,10 +128,7 @@ float* TransducerNetwork::joint(const std::vector<JointInput>& inputs) {
     }
     write(pass.x, x_.data());
     pass.graph.run();
-    if (ggml_backend_buffer_is_host(pass.logits->buffer)) return static_cast<float*>(pass.logits->data);
-    logits_.resize(static_cast<size_t>(ggml_nelements(pass.logits)));
-    read(pass.logits, logits_.data());
-    return logits_.data();
+    return on_host(pass.logits, logits_);
 }
 
 }  // namespace rustasr

@@ -227,11 +227,7 @@ const float* Qwen3AsrSession::run_decoder(DecoderPass& pass, const Ids& tokens, 
     if (pass.mask) write(pass.mask, cache_->mask().data());
     if (pass.offsets) write(pass.offsets, cache_->offsets().data());
     pass.graph.run();
-    if (!pass.logits) return nullptr;
-    if (ggml_backend_buffer_is_host(pass.logits->buffer)) return static_cast<float*>(pass.logits->data);
-    logits_.resize(static_cast<size_t>(ggml_nelements(pass.logits)));
-    read(pass.logits, logits_.data());
-    return logits_.data();
+    return pass.logits ? on_host(pass.logits, logits_) : nullptr;
 }
 
 std::vector<Prompt> Qwen3AsrSession::check_prompts(Encoded& encoded, const std::vector<int>& windows,

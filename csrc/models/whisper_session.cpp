@@ -403,13 +403,7 @@ class WhisperSession::Steps final : public StepModel {
         if (pass.lengths->buffer) write(pass.lengths, lengths.data());  // ggml's attention does not read them
         if (pass.rows) write(pass.rows, rows.data());
         pass.graph.run();
-        if (ggml_backend_buffer_is_host(pass.logits->buffer)) {
-            logits_ = static_cast<float*>(pass.logits->data);
-        } else {
-            copied_.resize(static_cast<size_t>(ggml_nelements(pass.logits)));
-            read(pass.logits, copied_.data());
-            logits_ = copied_.data();
-        }
+        logits_ = on_host(pass.logits, copied_);
     }
 
     float* row(int index) { return logits_ + index * n_vocab(); }
@@ -529,17 +523,21 @@ TokenAlignment WhisperSession::align_window(WhisperEncoded& encoded, int window,
     for (const auto& [layer, head] : config_.alignment_heads)
         taps.push_back("cross_qk." + std::to_string(layer) + "." + std::to_string(head));
     auto pass = read_tokens(encoded, window, tokens, taps);
-    std::map<std::string, Matrix> values = collect_taps(pass->graph, taps);
+    // Not copied where the host sees them: the logits of a long text take 50 MB.
+    std::map<std::string, std::vector<float>> copies;
+    const auto values = [&](const std::string& name) {
+        return on_host(pass->graph.taps().at(name), copies[name]);
+    };
 
     TokenAlignment alignment;
+    const float* all_logits = values("logits");
     for (size_t i = 0; i < text.size(); ++i) {  // row p of the logits predicts token p + 1
-        const float* logits =
-            &values["logits"].values[(prefix.size() + i) * static_cast<size_t>(config_.n_vocab)];
+        const float* logits = all_logits + (prefix.size() + i) * static_cast<size_t>(config_.n_vocab);
         alignment.probabilities.push_back(
             std::exp(logits[text[i]] - kernels::log_sum_exp(logits, config_.end_of_text)));
     }
     std::vector<const float*> scores;
-    for (size_t i = 1; i < taps.size(); ++i) scores.push_back(values[taps[i]].values.data());
+    for (size_t i = 1; i < taps.size(); ++i) scores.push_back(values(taps[i]));
     const auto n_tokens = static_cast<int64_t>(tokens.size());
     const std::vector<float> weights = attention_weights(scores, n_tokens, n_columns, config_.n_audio_ctx);
     // The row of a token is where the next one is predicted: from <|notimestamps|> to the last text token.
