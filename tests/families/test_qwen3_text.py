@@ -114,6 +114,25 @@ def test_silence_and_splinters_say_nothing(asr: Load) -> None:
     assert asr().transcribe(np.full(1, 0.5, np.float32)).text == ""
 
 
+def test_what_is_made_up_of_noise_is_flagged(asr: Load, folder: Path, shared_audio: Path) -> None:
+    doubts, n_made_up = {"low_confidence", "repetition"}, 0
+    for name in (
+        "sb_noise2",
+        "sb_noise3",
+        "sb_noise4",
+        "sb_noise5",
+        "tc_noise",
+        "pisets_test_silence",
+        "gen_white",
+    ):
+        made_up = asr().transcribe(shared_audio / "nonspeech" / f"{name}.flac").segments
+        assert all(doubts & set(segment.flags) for segment in made_up), name
+        n_made_up += len(made_up)
+    assert n_made_up
+    for path in sorted((folder / "dev").glob("*.flac")):
+        assert not any(doubts & set(segment.flags) for segment in asr().transcribe(path).segments), path.name
+
+
 def test_segments_are_in_the_recording_and_say_that_times_are_estimated(asr: Load, folder: Path) -> None:
     result = asr().transcribe(folder / "dev" / "long_de_portal.flac")
     assert len(result.segments) == 2

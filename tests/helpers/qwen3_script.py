@@ -78,9 +78,12 @@ Script = Callable[[Call], "str | tuple[str, str]"]
 
 @dataclass
 class ScriptSession:
-    """A `_core.Session`. Frames are single numbers: which clip they belong to."""
+    """A `_core.Session`. Frames are single numbers: which clip they belong to. `opening` is the log
+    probability of what comes before a text.
+    """
 
     script: Script
+    opening: float = 0.0
     calls: list[list[Call]] = field(default_factory=list)
     clips: list[np.ndarray] = field(default_factory=list)
     cancelled: bool = False
@@ -108,7 +111,9 @@ class ScriptSession:
             finish = "length" if len(tokens) == options.max_tokens else finish
             for token in tokens if on_token else ():
                 on_token(i, token, -0.1)
-            results.append(SimpleNamespace(tokens=tokens, logprobs=[-0.1] * len(tokens), finish=finish))
+            n_opening = tokens.index(ADDED["asr_text"]) + 1 if ADDED["asr_text"] in tokens else 0
+            logprobs = [self.opening, *[0.0] * n_opening][:n_opening] + [-0.1] * (len(tokens) - n_opening)
+            results.append(SimpleNamespace(tokens=tokens, logprobs=logprobs, finish=finish))
         return results
 
     def classify(self, encoded: Any, windows: Any, prompts: Any, positions: Any) -> list[np.ndarray]:
@@ -125,12 +130,12 @@ class ScriptSession:
         self.cancelled = False
 
 
-def core_model(script: Any, task: str = "transcribe") -> Any:
-    """A `_core.Model`; `sessions` are those it has given."""
+def core_model(script: Any, task: str = "transcribe", opening: float = 0.0) -> Any:
+    """A `_core.Model`; `sessions` are those it has given, `opening` is theirs."""
     sessions: list[ScriptSession] = []
 
     def session() -> ScriptSession:
-        sessions.append(ScriptSession(script))
+        sessions.append(ScriptSession(script, opening))
         return sessions[-1]
 
     return SimpleNamespace(

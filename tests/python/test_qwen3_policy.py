@@ -28,8 +28,8 @@ def noise(seconds: float, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).uniform(-0.5, 0.5, round(seconds * RATE)).astype(np.float32)
 
 
-def model_saying(script: Callable[[Call], Any]) -> Qwen3Asr:
-    return Qwen3Asr(core_model(script), name="scripted")
+def model_saying(script: Callable[[Call], Any], opening: float = 0.0) -> Qwen3Asr:
+    return Qwen3Asr(core_model(script, opening=opening), name="scripted")
 
 
 def calls_of(model: Any) -> list[list[Call]]:
@@ -52,6 +52,19 @@ def test_sentences_share_the_window_and_say_so() -> None:
     assert all(segment.confidence == pytest.approx(math.exp(-0.1)) for segment in result.segments)
     assert "".join(bytes(segment.tokens).decode() for segment in result.segments) == result.text
     assert result.segments[1].words is None
+
+
+@pytest.mark.parametrize(("sure", "flags"), [(0.81, ()), (0.79, ("low_confidence",))])
+def test_what_follows_an_unsure_opening_is_flagged(sure: float, flags: tuple[str, ...]) -> None:
+    model = model_saying(lambda call: f"{ENGLISH}One. Two.", math.log(sure))
+    assert {s.flags for s in model.transcribe(noise(10)).segments} == {(*flags, "estimated_times")}
+    # A forced language is not asked for.
+    assert {s.flags for s in model.transcribe(noise(10), language="en").segments} == {("estimated_times",)}
+
+
+def test_an_answer_without_opening_is_flagged() -> None:
+    result = model_saying(lambda call: "One. Two.").transcribe(noise(10))
+    assert {s.flags for s in result.segments} == {("low_confidence", "estimated_times")}
 
 
 def test_no_timestamps_means_a_segment_for_each_window() -> None:
