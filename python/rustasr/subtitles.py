@@ -171,6 +171,12 @@ def _unspaced(char: str) -> bool:
 
 def _partition(units: Sequence[_Unit]) -> list[tuple[int, int]]:
     """The cheapest cut into cues, as (first, last) ranges: a shortest path over the pieces."""
+    if not units:
+        return []
+    # Two cues cost more than 2: a single one that is no dearer needs no search.
+    whole = next((cost for first, cost in _cue_costs(units, len(units)) if first == 0), float("inf"))
+    if whole <= 2.0:
+        return [(0, len(units))]
     best = [0.0] + [float("inf")] * len(units)
     previous = [0] * (len(units) + 1)
     for last in range(1, len(units) + 1):
