@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from checkpoint_edit import shaped, without
 from gguf_edit import edited
 from random_ge2e import random_ge2e, write_checkpoint
 
@@ -276,25 +277,17 @@ def test_another_size_equals_numpy(tmp_path: Path, pieces: dict[str, Array]) -> 
 # --- what is wrong
 
 
-def _without(name: str) -> Callable[[Tensors], Any]:
-    return lambda tensors: tensors.pop(name)
-
-
-def _shaped(name: str, *shape: int) -> Callable[[Tensors], Any]:
-    return lambda tensors: tensors.update({name: np.zeros(shape, np.float32)})
-
-
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (_without("lstm.weight_ih_l0"), "lstm.weight_ih_l0' is missing"),
-        (_without("linear.bias"), "missing.*linear.bias"),
-        (_without("lstm.weight_ih_l1"), "unexpected tensor.*l1"),
-        (_without("lstm.bias_hh_l1"), "missing.*lstm.bias_hh_l1"),
-        (_shaped("lstm.weight_hh_l0", 48, 13), "shape"),
-        (_shaped("lstm.weight_ih_l0", 48), r"shape \[48\], expected 2 extents"),
-        (_shaped("linear.weight", 5, 13), r"shape \[5, 13\], expected"),
-        (_shaped("lstm.weight_ih_l0_reverse", 48, 8), "1 unexpected tensor.*reverse"),
+        (without("lstm.weight_ih_l0"), "lstm.weight_ih_l0' is missing"),
+        (without("linear.bias"), "missing.*linear.bias"),
+        (without("lstm.weight_ih_l1"), "unexpected tensor.*l1"),
+        (without("lstm.bias_hh_l1"), "missing.*lstm.bias_hh_l1"),
+        (shaped("lstm.weight_hh_l0", 48, 13), "shape"),
+        (shaped("lstm.weight_ih_l0", 48), r"shape \[48\], expected 2 extents"),
+        (shaped("linear.weight", 5, 13), r"shape \[5, 13\], expected"),
+        (shaped("lstm.weight_ih_l0_reverse", 48, 8), "1 unexpected tensor.*reverse"),
     ],
 )
 def test_a_checkpoint_that_does_not_fit_is_refused(

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from checkpoint_edit import shaped, without
 from gguf_edit import edited
 from random_wespeaker import random_wespeaker, write_checkpoint
 
@@ -128,26 +129,18 @@ def test_another_size_in_batches(tmp_path: Path, channels: int) -> None:
 # --- what is wrong
 
 
-def _without(name: str) -> Callable[[Tensors], Any]:
-    return lambda tensors: tensors.pop(name)
-
-
-def _shaped(name: str, *shape: int) -> Callable[[Tensors], Any]:
-    return lambda tensors: tensors.update({name: np.zeros(shape, np.float32)})
-
-
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (_without("bn1.running_var"), "bn1.running_var"),
-        (_without("layer2.1.conv2.weight"), "layer2.1.conv2.weight.* missing|missing.*layer2.1.conv2.weight"),
-        (_without("seg_1.bias"), "seg_1.bias"),
-        (_shaped("layer1.0.conv1.weight", 16, 16, 3, 5), r"shape \[16, 16, 3, 5\], expected"),
-        (_shaped("conv1.weight"), r"shape \[\], expected 1 extents"),
-        (_shaped("seg_1.weight", 12, 500), "expected mean and deviation of 128 channels"),
-        (_shaped("layer1.0.conv3.weight", 3), "bottleneck blocks"),
-        (_shaped("seg_2.weight", 12, 12), "two embedding layers"),
-        (_shaped("layer5.0.conv1.weight", 3), "1 unexpected tensor.*layer5"),
+        (without("bn1.running_var"), "bn1.running_var"),
+        (without("layer2.1.conv2.weight"), "layer2.1.conv2.weight.* missing|missing.*layer2.1.conv2.weight"),
+        (without("seg_1.bias"), "seg_1.bias"),
+        (shaped("layer1.0.conv1.weight", 16, 16, 3, 5), r"shape \[16, 16, 3, 5\], expected"),
+        (shaped("conv1.weight"), r"shape \[\], expected 1 extents"),
+        (shaped("seg_1.weight", 12, 500), "expected mean and deviation of 128 channels"),
+        (shaped("layer1.0.conv3.weight", 3), "bottleneck blocks"),
+        (shaped("seg_2.weight", 12, 12), "two embedding layers"),
+        (shaped("layer5.0.conv1.weight", 3), "1 unexpected tensor.*layer5"),
     ],
 )
 def test_a_checkpoint_that_does_not_fit_is_refused(
