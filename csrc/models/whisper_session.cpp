@@ -52,13 +52,12 @@ class WhisperEncoded : public Encoded {
 
 /// Enough for any graph here: a layer has up to 40 tensors, what is looked at 5 each. Room is memory, and
 /// dozens of decoder graphs are kept.
-size_t max_nodes(int n_layer, const std::vector<std::string>& taps) {
-    return 128 + 64 * static_cast<size_t>(n_layer) + 16 * taps.size();
-}
+size_t max_nodes(int n_layer, size_t n_taps) { return 128 + 64 * static_cast<size_t>(n_layer) + 16 * n_taps; }
 
 struct EncoderPass {
-    EncoderPass(Backend& backend, int n_layer, kernels::Precision precision, std::vector<std::string> taps)
-        : graph(backend, max_nodes(n_layer, taps), precision, std::move(taps)) {}
+    EncoderPass(Backend& backend, size_t max_nodes, kernels::Precision precision,
+                std::vector<std::string> taps)
+        : graph(backend, max_nodes, precision, std::move(taps)) {}
     Graph graph;
     ggml_tensor* mel = nullptr;   // [n_mels, 3002, B]
     ggml_tensor* rows = nullptr;  // I64 [1500·B]: where in the memory the keys and values go
@@ -75,8 +74,9 @@ struct DecoderShape {
 };
 
 struct DecoderPass {
-    DecoderPass(Backend& backend, int n_layer, kernels::Precision precision, std::vector<std::string> taps)
-        : graph(backend, max_nodes(n_layer, taps), precision, std::move(taps)) {}
+    DecoderPass(Backend& backend, size_t max_nodes, kernels::Precision precision,
+                std::vector<std::string> taps)
+        : graph(backend, max_nodes, precision, std::move(taps)) {}
     Graph graph;
     ggml_tensor* tokens = nullptr;     // I32 [T·W]
     ggml_tensor* positions = nullptr;  // I32 [T·W]
@@ -160,8 +160,8 @@ std::shared_ptr<AudioMemory> WhisperSession::memory_for(int n_windows) {
 
 std::unique_ptr<EncoderPass> WhisperSession::build_encoder(const AudioMemory& memory, int batch,
                                                            std::vector<std::string> taps) {
-    auto pass = std::make_unique<EncoderPass>(backend_, config_.n_audio_layer + config_.n_text_layer,
-                                              types_.precision, std::move(taps));
+    const size_t most = max_nodes(config_.n_audio_layer + config_.n_text_layer, taps.size());
+    auto pass = std::make_unique<EncoderPass>(backend_, most, types_.precision, std::move(taps));
     Graph& graph = pass->graph;
     ggml_context* ctx = graph.ctx();
     const int64_t d = config_.n_text_state, n_head = config_.n_text_head,
@@ -253,8 +253,8 @@ KvCache& WhisperSession::cache_for(int n_windows, int n_cells) {
 
 std::unique_ptr<DecoderPass> WhisperSession::build_decoder(const DecoderShape& s,
                                                            std::vector<std::string> taps) {
-    auto pass =
-        std::make_unique<DecoderPass>(backend_, config_.n_text_layer, types_.precision, std::move(taps));
+    const size_t most = max_nodes(config_.n_text_layer, taps.size());
+    auto pass = std::make_unique<DecoderPass>(backend_, most, types_.precision, std::move(taps));
     Graph& graph = pass->graph;
     ggml_context* ctx = graph.ctx();
     const WhisperDecoder& decoder = model_->decoder;
