@@ -306,7 +306,7 @@ std::unique_ptr<DecoderPass> WhisperSession::build_decoder(const DecoderShape& s
 }
 
 DecoderPass& WhisperSession::decoder_pass(const DecoderShape& shape) {
-    constexpr size_t kMost = 32;  // graphs of a few hundred KB each
+    constexpr size_t kMost = 12;  // of 1 to 5 MB each; over hours every shape comes by
     auto found = decoder_passes_.find(shape);
     if (found == decoder_passes_.end()) {
         if (decoder_passes_.size() >= kMost) decoder_passes_.clear();
