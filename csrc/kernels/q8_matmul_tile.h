@@ -162,20 +162,13 @@ RUSTASR_INLINE void finish_any(const Q8Product& p, typename S::F (&acc)[ROWS][VE
     }
 }
 
-// One block of 32: of ROWS rows of x with TILES tiles of 16 rows of W. `weights` and `x` are at its first
-// values.
+// Adds one block of 32: of ROWS rows of x with TILES tiles of 16 rows of W. `weights` and `x` are at its
+// first values.
 template <class S, int ROWS, int TILES>
-RUSTASR_INLINE void block_sums(const Q8Product& p, const uint8_t* weights, const uint8_t* x,
-                               const uint8_t* x_corrections,
-                               typename S::I (&sum)[ROWS][TILES * kQ8PackRows / S::kLanes]) {
+RUSTASR_INLINE void add_block(const Q8Product& p, const uint8_t* weights, const uint8_t* x,
+                              typename S::I (&sum)[ROWS][TILES * kQ8PackRows / S::kLanes]) {
     constexpr int kPerTile = kQ8PackRows / S::kLanes, kVectors = TILES * kPerTile;
     const int64_t tile_nbytes = q8_tile_nbytes(p.k), stride = p.x_row_nbytes;
-    RUSTASR_UNROLL
-    for (int m = 0; m < ROWS; ++m) {
-        const typename S::I start = S::start(x_corrections + m * stride);
-        RUSTASR_UNROLL
-        for (int v = 0; v < kVectors; ++v) sum[m][v] = start;
-    }
     RUSTASR_UNROLL
     for (int g = 0; g < 8; ++g) {
         typename S::W w[kVectors];
@@ -194,17 +187,10 @@ RUSTASR_INLINE void block_sums(const Q8Product& p, const uint8_t* weights, const
 
 // The same with weights of four bits.
 template <class S, int ROWS, int TILES>
-RUSTASR_INLINE void block_sums_halves(const Q8Product& p, const uint8_t* weights, const uint8_t* x,
-                                      const uint8_t* x_corrections,
-                                      typename S::I (&sum)[ROWS][TILES * kQ8PackRows / S::kLanes]) {
+RUSTASR_INLINE void add_block_halves(const Q8Product& p, const uint8_t* weights, const uint8_t* x,
+                                     typename S::I (&sum)[ROWS][TILES * kQ8PackRows / S::kLanes]) {
     constexpr int kPerTile = kQ8PackRows / S::kLanes, kVectors = TILES * kPerTile;
     const int64_t tile_nbytes = q8_tile_nbytes(p.k, Quants::Q4_0), stride = p.x_row_nbytes;
-    RUSTASR_UNROLL
-    for (int m = 0; m < ROWS; ++m) {
-        const typename S::I start = S::start_halves(x_corrections + m * stride);
-        RUSTASR_UNROLL
-        for (int v = 0; v < kVectors; ++v) sum[m][v] = start;
-    }
     RUSTASR_UNROLL
     for (int g = 0; g < 4; ++g) {
         typename S::H low[kVectors], high[kVectors];
@@ -264,10 +250,17 @@ void product_tile(const Q8Product& p, int64_t tile, int64_t row, bool fetch) {
             }
         }
         I sum[ROWS][kVectors];
+        RUSTASR_UNROLL
+        for (int m = 0; m < ROWS; ++m) {
+            const uint8_t* correction = x_corrections + m * stride + 4 * i;
+            const I start = Q == Quants::Q4_0 ? S::start_halves(correction) : S::start(correction);
+            RUSTASR_UNROLL
+            for (int v = 0; v < kVectors; ++v) sum[m][v] = start;
+        }
         if constexpr (Q == Quants::Q4_0) {
-            block_sums_halves<S, ROWS, TILES>(p, weights, x, x_corrections + 4 * i, sum);
+            add_block_halves<S, ROWS, TILES>(p, weights, x, sum);
         } else {
-            block_sums<S, ROWS, TILES>(p, weights, x, x_corrections + 4 * i, sum);
+            add_block<S, ROWS, TILES>(p, weights, x, sum);
         }
         RUSTASR_UNROLL
         for (int v = 0; v < kVectors; ++v) {
