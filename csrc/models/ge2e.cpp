@@ -52,7 +52,7 @@ Ge2eConfig Ge2eConfig::read(const GgufFile& file) {
     }
     if (!(c.least_coverage > 0 && c.least_coverage <= 1)) {
         throw ModelFileError(file.path() +
-                             ": key ge2e.least_coverage: expected a share above 0, at most 1, " + "found " +
+                             ": key ge2e.least_coverage: expected a share above 0, at most 1, found " +
                              std::to_string(c.least_coverage));
     }
     return c;

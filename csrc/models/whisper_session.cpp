@@ -50,9 +50,11 @@ class WhisperEncoded : public Encoded {
     int batch_;
 };
 
-/// Enough for any graph here: a layer has up to 40 tensors, what is looked at 5 each. Room is memory, and
-/// dozens of decoder graphs are kept.
-size_t max_nodes(int n_layer, size_t n_taps) { return 128 + 64 * static_cast<size_t>(n_layer) + 16 * n_taps; }
+/// Enough for any graph here: a layer has up to 40 tensors, what is looked at 5 each. Room is memory, and a
+/// dozen decoder graphs are kept.
+size_t most_nodes(int n_layer, size_t n_taps) {
+    return 128 + 64 * static_cast<size_t>(n_layer) + 16 * n_taps;
+}
 
 struct EncoderPass {
     EncoderPass(Backend& backend, size_t max_nodes, kernels::Precision precision,
@@ -160,7 +162,7 @@ std::shared_ptr<AudioMemory> WhisperSession::memory_for(int n_windows) {
 
 std::unique_ptr<EncoderPass> WhisperSession::build_encoder(const AudioMemory& memory, int batch,
                                                            std::vector<std::string> taps) {
-    const size_t most = max_nodes(config_.n_audio_layer + config_.n_text_layer, taps.size());
+    const size_t most = most_nodes(config_.n_audio_layer + config_.n_text_layer, taps.size());
     auto pass = std::make_unique<EncoderPass>(backend_, most, types_.precision, std::move(taps));
     Graph& graph = pass->graph;
     ggml_context* ctx = graph.ctx();
@@ -253,7 +255,7 @@ KvCache& WhisperSession::cache_for(int n_windows, int n_cells) {
 
 std::unique_ptr<DecoderPass> WhisperSession::build_decoder(const DecoderShape& s,
                                                            std::vector<std::string> taps) {
-    const size_t most = max_nodes(config_.n_text_layer, taps.size());
+    const size_t most = most_nodes(config_.n_text_layer, taps.size());
     auto pass = std::make_unique<DecoderPass>(backend_, most, types_.precision, std::move(taps));
     Graph& graph = pass->graph;
     ggml_context* ctx = graph.ctx();
