@@ -29,6 +29,7 @@ from rustasr.errors import ModelFileError, OptionError, UnsupportedModelError
 from rustasr.families.qwen3_decode import clip_features
 from rustasr.families.qwen3_text import QwenTokenizer, code_of, language_name
 from rustasr.journal import Rounds
+from rustasr.sessions import session_of
 from rustasr.types import Segment, Word
 
 if TYPE_CHECKING:
@@ -185,10 +186,7 @@ class ForcedAligner:
         return ids, slots
 
     def _session(self) -> _core.Session:
-        session: _core.Session | None = getattr(self._local, "session", None)
-        if session is None:
-            session = self._local.session = self.core.session()
-        return session
+        return session_of(self.core, self._local)
 
     def _language(self, language: str | None) -> str:
         if language is None or language == "auto":

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rustasr.errors import AudioError, ModelFileError, UnsupportedModelError
+from rustasr.sessions import session_of
 from rustasr.vad import Span
 
 if TYPE_CHECKING:
@@ -92,10 +93,7 @@ class NetworkEncoder:
     @property
     def _session(self) -> _core.Session:
         """This thread's workspace."""
-        session: _core.Session | None = getattr(self._local, "session", None)
-        if session is None:
-            session = self._local.session = self.core.session()
-        return session
+        return session_of(self.core, self._local)
 
 
 def _number(core: _core.Model, key: str) -> float:

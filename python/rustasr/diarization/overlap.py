@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from rustasr.errors import AudioError, ModelFileError, ModelNotFoundError, UnsupportedModelError
 from rustasr.options import Options, between
+from rustasr.sessions import session_of
 from rustasr.vad import Span
 
 if TYPE_CHECKING:
@@ -146,10 +147,7 @@ class NetworkOverlapDetector:
     @property
     def _session(self) -> _core.Session:
         """This thread's workspace."""
-        session: _core.Session | None = getattr(self._local, "session", None)
-        if session is None:
-            session = self._local.session = self.core.session()
-        return session
+        return session_of(self.core, self._local)
 
 
 @dataclass(frozen=True, slots=True)

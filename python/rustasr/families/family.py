@@ -22,6 +22,7 @@ from rustasr.longform import spans_of
 from rustasr.options import Options
 from rustasr.progress import PartialText, Progress, ProgressCallback, TextCallback, Timed, part
 from rustasr.second_look import HEARD_AGAIN, second_look
+from rustasr.sessions import session_of
 from rustasr.speech_only import Speech, SpeechOnly, find_speech
 from rustasr.streaming import TextStream
 
@@ -378,9 +379,7 @@ class Family(ABC, Generic[OptionsT, RunT]):
 
     def _open(self, audio: AudioInput) -> tuple[_core.Session, AudioSource]:
         """This thread's session, and the recording."""
-        session: _core.Session | None = getattr(self._local, "session", None)
-        if session is None:
-            session = self._local.session = self.core.session()
+        session = session_of(self.core, self._local)
         session.forget_cancel()  # of the last run, which had noticed by itself
         return session, open_audio(audio)
 
