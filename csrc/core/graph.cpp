@@ -8,22 +8,24 @@
 namespace rustasr {
 
 Graph::Graph(Backend& backend, size_t max_nodes, kernels::Precision precision, std::vector<std::string> taps,
-             ggml_backend_sched_ptr memory)
+             GraphMemory memory)
     : backend_(backend),
       kernels_on_(kernels::elementwise_supported()),
       precision_(precision),
       wanted_(std::move(taps)),
-      scheduler_(std::move(memory)) {
+      memory_(std::move(memory)) {
     context_.reset(ggml_init(
         {max_nodes * ggml_tensor_overhead() + ggml_graph_overhead_custom(max_nodes, false), nullptr, true}));
     graph_ = ggml_new_graph_custom(context_.get(), max_nodes, false);
-    if (scheduler_) {
-        ggml_backend_sched_reset(scheduler_.get());
+    if (memory_.max_nodes >= max_nodes) {
+        ggml_backend_sched_reset(memory_.scheduler.get());
         return;
     }
     auto backends = backend_.all();
-    scheduler_.reset(ggml_backend_sched_new(backends.data(), nullptr, static_cast<int>(backends.size()),
-                                            max_nodes, false, false));
+    memory_ = {};  // before the new one is there: two at once would be the peak
+    memory_ = {ggml_backend_sched_ptr(ggml_backend_sched_new(
+                   backends.data(), nullptr, static_cast<int>(backends.size()), max_nodes, false, false)),
+               max_nodes};
 }
 
 ggml_tensor* Graph::input(ggml_type type, std::initializer_list<int64_t> shape) {
@@ -51,7 +53,7 @@ bool Graph::tapped(const std::string& name) const {
 }
 
 void Graph::finish() {
-    if (!ggml_backend_sched_alloc_graph(scheduler_.get(), graph_)) {
+    if (!ggml_backend_sched_alloc_graph(memory_.scheduler.get(), graph_)) {
         throw DeviceError("not enough memory for the computation on " +
                           std::string(ggml_backend_dev_name(backend_.device())) + ": " +
                           take_backend_errors() + "; try --device cpu or a smaller --batch-size");
@@ -60,7 +62,7 @@ void Graph::finish() {
 
 void Graph::run() {
     backend_.check_cancelled();
-    const ggml_status status = backend_.compute(scheduler_.get(), graph_);
+    const ggml_status status = backend_.compute(memory_.scheduler.get(), graph_);
     if (status == GGML_STATUS_SUCCESS) return;
     if (status == GGML_STATUS_ABORTED) backend_.check_cancelled();
     const std::string device = ggml_backend_dev_name(backend_.device());

@@ -15,13 +15,19 @@
 
 namespace rustasr {
 
+/// Where the tensors of a graph lie, for graphs of up to `max_nodes`.
+struct GraphMemory {
+    ggml_backend_sched_ptr scheduler;
+    size_t max_nodes = 0;
+};
+
 class Graph {
    public:
     /// `precision`: of attention on the CPU; F32 is the reference that the faster forms are measured against.
     /// `taps`: names of intermediates that `tap` shall keep as outputs.
-    /// `memory`: of a graph of the same max_nodes that is not run again, so that it is not taken anew.
+    /// `memory`: of a graph that is not run again; where it is large enough, none is taken anew.
     Graph(Backend& backend, size_t max_nodes, kernels::Precision precision,
-          std::vector<std::string> taps = {}, ggml_backend_sched_ptr memory = nullptr);
+          std::vector<std::string> taps = {}, GraphMemory memory = {});
 
     ggml_context* ctx() const { return context_.get(); }
     /// Whether our own CPU kernels may stand in for ggml's operations.
@@ -43,7 +49,7 @@ class Graph {
     void run();
 
     /// For the next graph; this one is over.
-    ggml_backend_sched_ptr give_memory() { return std::move(scheduler_); }
+    GraphMemory give_memory() { return std::move(memory_); }
 
     const std::map<std::string, ggml_tensor*>& taps() const { return tapped_; }
 
@@ -55,7 +61,7 @@ class Graph {
     std::map<std::string, ggml_tensor*> tapped_;
     ggml_context_ptr context_;
     ggml_cgraph* graph_ = nullptr;
-    ggml_backend_sched_ptr scheduler_;
+    GraphMemory memory_;
 };
 
 /// Copies a whole contiguous tensor. `data` holds ggml_nbytes(tensor) bytes.

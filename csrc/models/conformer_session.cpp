@@ -48,7 +48,7 @@ struct PassShape {
 
 struct Pass {
     Pass(Backend& backend, const PassShape& shape, size_t max_nodes, kernels::Precision precision,
-         std::vector<std::string> taps, ggml_backend_sched_ptr memory)
+         std::vector<std::string> taps, GraphMemory memory)
         : shape(shape), graph(backend, max_nodes, precision, std::move(taps), std::move(memory)) {}
     PassShape shape;
     Graph graph;
@@ -140,7 +140,7 @@ PassShape shape_of(const ConformerConfig& config, const std::vector<MatrixView>&
 
 std::unique_ptr<Pass> ConformerSession::build(const PassShape& shape, std::vector<std::string> taps) {
     const size_t max_nodes = 512 + 96 * static_cast<size_t>(config_.n_layer);
-    ggml_backend_sched_ptr memory = pass_ ? pass_->graph.give_memory() : nullptr;
+    GraphMemory memory = pass_ ? pass_->graph.give_memory() : GraphMemory{};
     pass_.reset();
     auto pass = std::make_unique<Pass>(backend_, shape, max_nodes, precision_for(model_->weight_type()),
                                        std::move(taps), std::move(memory));

@@ -39,15 +39,17 @@ struct DecoderShape {
     int n_audio;  // rows that are audio vectors
     int n_out;    // rows of logits
     bool masked;  // else a row sees what stands before it
+    std::vector<std::string> taps;
 
-    auto key() const { return std::make_tuple(first, n_windows, n_tokens, n_kv, n_audio, n_out, masked); }
-    bool operator<(const DecoderShape& other) const { return key() < other.key(); }
+    auto key() const { return std::tie(first, n_windows, n_tokens, n_kv, n_audio, n_out, masked, taps); }
     int n_rows() const { return n_windows * n_tokens; }
 };
 
 struct DecoderPass {
-    DecoderPass(Backend& backend, int n_layer, kernels::Precision precision, std::vector<std::string> taps)
-        : graph(backend, 256 + 64 * static_cast<size_t>(n_layer), precision, std::move(taps)) {}
+    DecoderPass(Backend& backend, int n_layer, kernels::Precision precision, std::vector<std::string> taps,
+                GraphMemory memory)
+        : graph(backend, 256 + 64 * static_cast<size_t>(n_layer), precision, std::move(taps),
+                std::move(memory)) {}
     Graph graph;
     ggml_tensor* tokens = nullptr;    // I32 [T·W]
     Rotation rotation;                // of T·W tokens
@@ -104,7 +106,7 @@ class Qwen3AsrSession : public Session {
 
     void prepare_cache(int n_windows, int n_cells);
     void grow_cache();
-    std::unique_ptr<DecoderPass> build_decoder(const DecoderShape& shape, std::vector<std::string> taps);
+    std::unique_ptr<DecoderPass> build_decoder(const DecoderShape& shape, GraphMemory memory);
     DecoderPass& decoder_pass(const DecoderShape& shape);
     const float* run_decoder(DecoderPass& pass, const Ids& tokens, const Ids& positions);
 
@@ -123,16 +125,14 @@ class Qwen3AsrSession : public Session {
     bool knows_causal_;  // attention, without a mask
     std::unique_ptr<KvCache> cache_;
     std::vector<Held> held_;  // per window of the cache
-    std::pair<DecoderShape, std::unique_ptr<DecoderPass>> reading_pass_;
-    std::map<DecoderShape, std::unique_ptr<DecoderPass>> step_passes_;
+    std::pair<DecoderShape, std::unique_ptr<DecoderPass>> pass_;
     std::vector<float> logits_;  // of the last pass, where the device's memory is not the host's
 };
 
 /// n_windows with room for n_cells each; what they hold of earlier prompts stays where it can.
 void Qwen3AsrSession::prepare_cache(int n_windows, int n_cells) {
     if (!cache_ || cache_->n_windows() < n_windows || cache_->n_cells() < n_cells) {
-        step_passes_.clear();
-        reading_pass_ = {};
+        pass_ = {};
         held_.clear();
         cache_.reset();
         cache_ = std::make_unique<KvCache>(backend_, config_.n_text_layer, config_.text.d_head,
@@ -144,16 +144,14 @@ void Qwen3AsrSession::prepare_cache(int n_windows, int n_cells) {
 
 /// In the middle of a text: an eighth more room. Two caches live while one is copied.
 void Qwen3AsrSession::grow_cache() {
-    step_passes_.clear();
-    reading_pass_ = {};
+    pass_ = {};
     cache_ = std::make_unique<KvCache>(backend_, *cache_,
                                        cache_->n_cells() + std::max(kFirstTokens, cache_->n_cells() / 8));
 }
 
-std::unique_ptr<DecoderPass> Qwen3AsrSession::build_decoder(const DecoderShape& s,
-                                                            std::vector<std::string> taps) {
-    auto pass =
-        std::make_unique<DecoderPass>(backend_, config_.n_text_layer, types_.precision, std::move(taps));
+std::unique_ptr<DecoderPass> Qwen3AsrSession::build_decoder(const DecoderShape& s, GraphMemory memory) {
+    auto pass = std::make_unique<DecoderPass>(backend_, config_.n_text_layer, types_.precision, s.taps,
+                                              std::move(memory));
     Graph& graph = pass->graph;
     ggml_context* ctx = graph.ctx();
     const LanguageModel& lm = model_->language_model;
@@ -198,25 +196,17 @@ std::unique_ptr<DecoderPass> Qwen3AsrSession::build_decoder(const DecoderShape& 
     return pass;
 }
 
-/// Graphs that read prompts are large and seldom alike: the last one is kept. Those of steps are small, serve
-/// 64 of them, and come again.
+/// The graph of the last shape is kept: one that reads prompts is large and seldom alike, one of steps serves
+/// 64 of them. The next one takes its memory.
 DecoderPass& Qwen3AsrSession::decoder_pass(const DecoderShape& shape) {
-    constexpr size_t kMost = 8;
-    if (shape.n_audio || shape.n_tokens > 64) {
-        auto& [known, pass] = reading_pass_;
-        if (!pass || known.key() != shape.key()) {
-            pass.reset();
-            pass = build_decoder(shape, {});
-            known = shape;
-        }
-        return *pass;
+    auto& [known, pass] = pass_;
+    if (!pass || known.key() != shape.key()) {
+        GraphMemory memory = pass ? pass->graph.give_memory() : GraphMemory{};
+        pass.reset();
+        pass = build_decoder(shape, std::move(memory));
+        known = shape;
     }
-    auto found = step_passes_.find(shape);
-    if (found == step_passes_.end()) {
-        if (step_passes_.size() >= kMost) step_passes_.clear();
-        found = step_passes_.emplace(shape, build_decoder(shape, {})).first;
-    }
-    return *found->second;
+    return *pass;
 }
 
 /// Runs a pass whose book-keeping the cache has done; returns the logits, which live until the next pass.
@@ -351,7 +341,8 @@ void Qwen3AsrSession::read_run(const std::vector<Prompt>& prompts, int first, in
                                  cache_->n_kv(),
                                  static_cast<int>(audio_at.size()),
                                  static_cast<int>(out_rows.size()),
-                                 !knows_causal_};
+                                 !knows_causal_,
+                                 {}};
         DecoderPass& pass = decoder_pass(shape);
         if (pass.audio) {
             write(pass.audio, audio.data());
@@ -413,10 +404,15 @@ class Qwen3AsrSession::Steps final : public StepModel {
         }
         ++n_sampled_;
         const int n_windows = static_cast<int>(branches.size());
-        logits_ = session_.run_decoder(
-            session_.decoder_pass({0, n_windows, n_rows_, cache.n_kv(), 0, n_windows * n_rows_,
-                                   n_rows_ > 1 || !session_.knows_causal_}),
-            tokens, positions);
+        logits_ = session_.run_decoder(session_.decoder_pass({0,
+                                                              n_windows,
+                                                              n_rows_,
+                                                              cache.n_kv(),
+                                                              0,
+                                                              n_windows * n_rows_,
+                                                              n_rows_ > 1 || !session_.knows_causal_,
+                                                              {}}),
+                                       tokens, positions);
     }
 
    private:
@@ -489,19 +485,20 @@ std::map<std::string, Matrix> Qwen3AsrSession::decode_taps(Encoded& encoded, int
     held_.assign(1, {});
     cache_->read(0, {n_tokens}, n_tokens);
     const auto n_audio = static_cast<int>(prompt.clip->rows);
-    auto pass = build_decoder({0, 1, n_tokens, cache_->n_kv(), n_audio, n_tokens, !knows_causal_}, names);
+    DecoderPass& pass =
+        decoder_pass({0, 1, n_tokens, cache_->n_kv(), n_audio, n_tokens, !knows_causal_, names});
     Ids positions(tokens.size());
     std::iota(positions.begin(), positions.end(), 0);
     std::vector<int64_t> audio_at;
     for (size_t t = 0; t < tokens.size(); ++t) {
         if (tokens[t] == config_.audio_pad) audio_at.push_back(static_cast<int64_t>(t));
     }
-    if (pass->audio) {
-        write(pass->audio, prompt.clip->values.data());
-        write(pass->audio_at, audio_at.data());
+    if (pass.audio) {
+        write(pass.audio, prompt.clip->values.data());
+        write(pass.audio_at, audio_at.data());
     }
-    run_decoder(*pass, tokens, positions);
-    return collect_taps(pass->graph, names);
+    run_decoder(pass, tokens, positions);
+    return collect_taps(pass.graph, names);
 }
 
 }  // namespace

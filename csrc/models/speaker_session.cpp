@@ -13,7 +13,7 @@ namespace {
 /// The graph of so many parts of so many frames.
 struct Pass {
     Pass(Backend& backend, int64_t n_frames, int64_t batch, size_t max_nodes, std::vector<std::string> taps,
-         ggml_backend_sched_ptr memory)
+         GraphMemory memory)
         : n_frames(n_frames),
           batch(batch),
           graph(backend, max_nodes, kernels::Precision::F32, std::move(taps), std::move(memory)) {}
@@ -73,7 +73,7 @@ std::vector<Matrix> SpeakerSession::features_of(const std::vector<Parts>& pieces
 }
 
 std::unique_ptr<Pass> SpeakerSession::build(int64_t n_frames, int64_t batch, std::vector<std::string> taps) {
-    ggml_backend_sched_ptr memory = pass_ ? pass_->graph.give_memory() : nullptr;
+    GraphMemory memory = pass_ ? pass_->graph.give_memory() : GraphMemory{};
     pass_.reset();
     auto pass = std::make_unique<Pass>(backend_, n_frames, batch, model_->max_nodes(n_frames),
                                        std::move(taps), std::move(memory));

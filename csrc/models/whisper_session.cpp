@@ -50,8 +50,7 @@ class WhisperEncoded : public Encoded {
     int batch_;
 };
 
-/// Enough for any graph here: a layer has up to 40 tensors, what is looked at 5 each. Room is memory, and a
-/// dozen decoder graphs are kept.
+/// Enough for any graph here: a layer has up to 40 tensors, what is looked at 5 each.
 size_t most_nodes(int n_layer, size_t n_taps) {
     return 128 + 64 * static_cast<size_t>(n_layer) + 16 * n_taps;
 }
@@ -70,15 +69,15 @@ struct DecoderShape {
     const AudioMemory* memory;
     int first, n_windows, n_tokens, n_kv;
     int n_out;  // rows of logits per window; 0: one per token
+    std::vector<std::string> taps;
 
-    auto key() const { return std::make_tuple(memory, first, n_windows, n_tokens, n_kv, n_out); }
-    bool operator<(const DecoderShape& other) const { return key() < other.key(); }
+    auto key() const { return std::tie(memory, first, n_windows, n_tokens, n_kv, n_out, taps); }
 };
 
 struct DecoderPass {
     DecoderPass(Backend& backend, size_t max_nodes, kernels::Precision precision,
-                std::vector<std::string> taps)
-        : graph(backend, max_nodes, precision, std::move(taps)) {}
+                std::vector<std::string> taps, GraphMemory memory)
+        : graph(backend, max_nodes, precision, std::move(taps), std::move(memory)) {}
     Graph graph;
     ggml_tensor* tokens = nullptr;     // I32 [T·W]
     ggml_tensor* positions = nullptr;  // I32 [T·W]
@@ -121,11 +120,10 @@ class WhisperSession : public Session {
     void set_mel(EncoderPass& pass, const MatrixView* features, int batch) const;
 
     KvCache& cache_for(int n_windows, int n_cells);
-    std::unique_ptr<DecoderPass> build_decoder(const DecoderShape& shape, std::vector<std::string> taps);
+    std::unique_ptr<DecoderPass> build_decoder(const DecoderShape& shape, GraphMemory graph_memory);
     DecoderPass& decoder_pass(const DecoderShape& shape);
-    std::unique_ptr<DecoderPass> read_tokens(WhisperEncoded& encoded, int window,
-                                             const std::vector<int32_t>& tokens,
-                                             std::vector<std::string> taps);
+    Graph& read_tokens(WhisperEncoded& encoded, int window, const std::vector<int32_t>& tokens,
+                       std::vector<std::string> taps);
     TokenAlignment align_window(WhisperEncoded& encoded, int window, const std::vector<int32_t>& text,
                                 const std::vector<int32_t>& prefix, int n_frames);
     void check_tokens(const std::vector<int32_t>& tokens) const;
@@ -138,7 +136,7 @@ class WhisperSession : public Session {
     std::vector<std::shared_ptr<AudioMemory>> memories_;
     std::pair<const AudioMemory*, std::unique_ptr<EncoderPass>> encoder_pass_;
     std::unique_ptr<KvCache> cache_;
-    std::map<DecoderShape, std::unique_ptr<DecoderPass>> decoder_passes_;
+    std::pair<DecoderShape, std::unique_ptr<DecoderPass>> decoder_pass_;
 };
 
 // --- encoder
@@ -152,7 +150,7 @@ std::shared_ptr<AudioMemory> WhisperSession::memory_for(int n_windows) {
     const auto small =
         std::find_if(memories_.begin(), memories_.end(), [](const auto& m) { return m.use_count() == 1; });
     if (small != memories_.end()) {
-        decoder_passes_.clear();
+        decoder_pass_ = {};
         encoder_pass_ = {};
         memories_.erase(small);
     }
@@ -243,7 +241,7 @@ std::map<std::string, Matrix> WhisperSession::encode_taps(const std::vector<Matr
 KvCache& WhisperSession::cache_for(int n_windows, int n_cells) {
     n_cells = std::max(n_cells, config_.n_text_ctx);
     if (!cache_ || cache_->n_windows() < n_windows || cache_->n_cells() < n_cells) {
-        decoder_passes_.clear();
+        decoder_pass_ = {};
         if (cache_) n_windows = std::max(n_windows, cache_->n_windows());
         cache_.reset();
         cache_ = std::make_unique<KvCache>(backend_, config_.n_text_layer,
@@ -253,10 +251,10 @@ KvCache& WhisperSession::cache_for(int n_windows, int n_cells) {
     return *cache_;
 }
 
-std::unique_ptr<DecoderPass> WhisperSession::build_decoder(const DecoderShape& s,
-                                                           std::vector<std::string> taps) {
-    const size_t most = most_nodes(config_.n_text_layer, taps.size());
-    auto pass = std::make_unique<DecoderPass>(backend_, most, types_.precision, std::move(taps));
+std::unique_ptr<DecoderPass> WhisperSession::build_decoder(const DecoderShape& s, GraphMemory graph_memory) {
+    const size_t most = most_nodes(config_.n_text_layer, s.taps.size());
+    auto pass =
+        std::make_unique<DecoderPass>(backend_, most, types_.precision, s.taps, std::move(graph_memory));
     Graph& graph = pass->graph;
     ggml_context* ctx = graph.ctx();
     const WhisperDecoder& decoder = model_->decoder;
@@ -307,14 +305,17 @@ std::unique_ptr<DecoderPass> WhisperSession::build_decoder(const DecoderShape& s
     return pass;
 }
 
+/// The graph of the last shape is kept: it serves 64 steps. The next one takes its memory: over hours every
+/// shape comes by, and memory for each would grow with the recording.
 DecoderPass& WhisperSession::decoder_pass(const DecoderShape& shape) {
-    constexpr size_t kMost = 12;  // of 1 to 5 MB each; over hours every shape comes by
-    auto found = decoder_passes_.find(shape);
-    if (found == decoder_passes_.end()) {
-        if (decoder_passes_.size() >= kMost) decoder_passes_.clear();
-        found = decoder_passes_.emplace(shape, build_decoder(shape, {})).first;
+    auto& [known, pass] = decoder_pass_;
+    if (!pass || known.key() != shape.key()) {
+        GraphMemory graph_memory = pass ? pass->graph.give_memory() : GraphMemory{};
+        pass.reset();
+        pass = build_decoder(shape, std::move(graph_memory));
+        known = shape;
     }
-    return *found->second;
+    return *pass;
 }
 
 void WhisperSession::check_window(const Encoded& encoded, int window) {
@@ -346,7 +347,7 @@ class WhisperSession::Steps final : public StepModel {
         const int n_windows = static_cast<int>(prompts.size());
         cache_ = &session.cache_for(n_windows,
                                     longest + n_rows * std::min(max_tokens, session.config_.n_text_ctx));
-        shape_ = {&memory, first, n_windows, longest, 0, 2};
+        shape_ = {&memory, first, n_windows, longest, 0, 2, {}};
         read_prompts(prompts);
     }
 
@@ -489,32 +490,32 @@ Matrix WhisperSession::detect_language(Encoded& encoded) {
 // --- alignment and inspection
 // ----------------------------------------------------------------------------------
 
-std::unique_ptr<DecoderPass> WhisperSession::read_tokens(WhisperEncoded& encoded, int window,
-                                                         const std::vector<int32_t>& tokens,
-                                                         std::vector<std::string> taps) {
+Graph& WhisperSession::read_tokens(WhisperEncoded& encoded, int window, const std::vector<int32_t>& tokens,
+                                   std::vector<std::string> taps) {
     check_window(encoded, window);
     check_tokens(tokens);
     const int n_tokens = static_cast<int>(tokens.size());
     KvCache& cache = cache_for(1, n_tokens);
     cache.reset(1);
     cache.read(0, {n_tokens}, n_tokens);
-    auto pass = build_decoder({encoded.memory.get(), window, 1, n_tokens, cache.n_kv(), 0}, std::move(taps));
+    DecoderPass& pass =
+        decoder_pass({encoded.memory.get(), window, 1, n_tokens, cache.n_kv(), 0, std::move(taps)});
     std::vector<int32_t> positions;
     for (int t = 0; t < n_tokens; ++t) positions.push_back(t);
     const int32_t length = config_.n_audio_ctx;
-    write(pass->tokens, tokens.data());
-    write(pass->positions, positions.data());
-    write(pass->cells, cache.cells().data());
-    write(pass->mask, cache.mask().data());
-    if (pass->lengths->buffer) write(pass->lengths, &length);
-    pass->graph.run();
-    return pass;
+    write(pass.tokens, tokens.data());
+    write(pass.positions, positions.data());
+    write(pass.cells, cache.cells().data());
+    write(pass.mask, cache.mask().data());
+    if (pass.lengths->buffer) write(pass.lengths, &length);
+    pass.graph.run();
+    return pass.graph;
 }
 
 std::map<std::string, Matrix> WhisperSession::decode_taps(Encoded& encoded, int window,
                                                           const std::vector<int32_t>& tokens,
                                                           const std::vector<std::string>& names) {
-    return collect_taps(read_tokens(own(encoded), window, tokens, names)->graph, names);
+    return collect_taps(read_tokens(own(encoded), window, tokens, names), names);
 }
 
 TokenAlignment WhisperSession::align_window(WhisperEncoded& encoded, int window,
@@ -532,12 +533,10 @@ TokenAlignment WhisperSession::align_window(WhisperEncoded& encoded, int window,
     std::vector<std::string> taps = {"logits"};
     for (const auto& [layer, head] : config_.alignment_heads)
         taps.push_back("cross_qk." + std::to_string(layer) + "." + std::to_string(head));
-    auto pass = read_tokens(encoded, window, tokens, taps);
+    const Graph& graph = read_tokens(encoded, window, tokens, taps);
     // Not copied where the host sees them: the logits of a long text take 50 MB.
     std::map<std::string, std::vector<float>> copies;
-    const auto values = [&](const std::string& name) {
-        return on_host(pass->graph.taps().at(name), copies[name]);
-    };
+    const auto values = [&](const std::string& name) { return on_host(graph.taps().at(name), copies[name]); };
 
     TokenAlignment alignment;
     const float* all_logits = values("logits");
