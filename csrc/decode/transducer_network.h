@@ -9,7 +9,7 @@
 
 #include "core/backend.h"
 #include "core/graph.h"
-#include "nn/lstm.h"
+#include "nn/transducer.h"
 
 namespace rustasr {
 

@@ -7,7 +7,7 @@
 
 #include "models/model.h"
 #include "nn/conformer.h"
-#include "nn/lstm.h"
+#include "nn/transducer.h"
 
 namespace rustasr {
 

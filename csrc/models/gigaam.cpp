@@ -10,7 +10,7 @@
 //     x + conv(norm(x))                   768 → 1536, GLU, depthwise k5, LayerNorm, SiLU, → 768
 //     norm_out(x + ½ feed_forward2(norm(x)))
 //   CTC: head                                               [n_classes, T·B], log-softmax; the blank is last
-//   RNN-T: joint.enc                                        [320, T·B], then nn/lstm.h: one LSTM of 320
+//   RNN-T: joint.enc                                        [320, T·B], then nn/transducer.h: one LSTM of 320
 //
 // v2 has two 3×3 convolutions over mels and frames and a linear in place of pre_encode, kernel 31 and a
 // BatchNorm (folded); v1 also has Parakeet's attention. The file says which (conformer.*).

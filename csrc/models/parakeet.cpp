@@ -13,8 +13,8 @@
 //     x + self_attn(norm(x))              8 heads of 128, distances, biases u and v
 //     x + conv(norm(x))                   1024 → 2048, GLU, depthwise k9 (BatchNorm folded), SiLU, → 1024
 //     norm_out(x + ½ feed_forward2(norm(x)))
-//   TDT, RNN-T: joint.enc                                             [640, T·B], then nn/lstm.h: 2 LSTMs of
-//   640 CTC: head                                                         [n_classes, T·B], log-softmax
+//   TDT, RNN-T: joint.enc                                             [640, T·B]; 2 LSTMs: nn/transducer.h
+//   CTC: head                                                         [n_classes, T·B], log-softmax
 
 #include "core/error.h"
 #include "models/conformer_session.h"

@@ -10,7 +10,7 @@
 #include "ggml-cpu.h"
 #include "kernels/elementwise.h"
 #include "kernels/recurrent_form.h"
-#include "nn/lstm.h"
+#include "nn/transducer.h"
 #include "toy_transducer.h"
 
 namespace {

@@ -12,7 +12,7 @@
 #include "decode/recognition.h"
 #include "ggml.h"
 #include "gguf_writer.h"
-#include "nn/lstm.h"
+#include "nn/transducer.h"
 
 namespace rustasr::test {
 
