@@ -17,7 +17,8 @@ import os
 import shutil
 import sys
 import tempfile
-from contextlib import nullcontext
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, nullcontext
 from pathlib import Path
 from stat import S_ISDIR, S_ISFIFO, S_ISREG
 from typing import IO, TYPE_CHECKING, Any, Protocol, TypeAlias, cast, runtime_checkable
@@ -28,7 +29,7 @@ from numpy.typing import NDArray
 from rustasr.errors import AudioError, OptionError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Generator, Iterable, Iterator
     from contextlib import AbstractContextManager
 
     from rustasr.audio_readers import Reader
@@ -207,9 +208,11 @@ class FileSource:
         self.warnings.clear()
         cleaner, total = _Cleaner(), 0
         with self._open() as reader:
-            for block in rebatch(_resampled(self._mono(reader, cleaner), reader.rate), size):
-                total += block.size
-                yield block
+            decoded = rebatch(_resampled(self._mono(reader, cleaner), reader.rate), size)
+            with closing(_ahead(decoded)) as blocks:  # before the reader is: it may be decoding
+                for block in blocks:
+                    total += block.size
+                    yield block
             self.warnings += reader.warnings + cleaner.warnings()
         if total == 0:
             raise AudioError(
@@ -303,6 +306,15 @@ def rebatch(chunks: Iterable[Samples], size: int) -> Iterator[Samples]:
                 filled = 0
     if filled:
         yield block[:filled]
+
+
+def _ahead(blocks: Iterator[Samples]) -> Generator[Samples]:
+    """The same blocks; each is decoded in another thread while its reader is busy with the one before."""
+    with ThreadPoolExecutor(1) as thread:
+        coming = thread.submit(next, blocks, None)
+        while (block := coming.result()) is not None:
+            coming = thread.submit(next, blocks, None)
+            yield block
 
 
 def _block_size(block_s: float) -> int:

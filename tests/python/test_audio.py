@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -324,3 +325,28 @@ def test_twenty_minutes_are_decoded_in_flat_memory(tmp_path: Path) -> None:
     samples, grown = map(int, run.stdout.split())
     assert abs(samples - 1200 * SAMPLE_RATE) <= 1
     assert grown < 40 * 2**20, f"{grown / 2**20:.0f} MiB for 73 MiB of samples, of which one block takes 2"
+
+
+class SlowFile(io.BytesIO):
+    """A file of slow reads, which are counted."""
+
+    n_begun = n_done = 0
+
+    def readinto(self, buffer: Any) -> int:
+        self.n_begun += 1
+        time.sleep(0.02)
+        n_bytes = super().readinto(buffer)
+        self.n_done += 1
+        return n_bytes
+
+
+def test_a_block_is_decoded_while_the_one_before_is_used() -> None:
+    file = SlowFile(encoded(tone(60.0)))
+    blocks = open_audio(file).blocks(10.0)
+    next(blocks)
+    known, deadline = file.n_done, time.monotonic() + 5.0
+    while file.n_done == known and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert file.n_done > known, "nobody asked for the next block, but it is being read"
+    blocks.close()  # type: ignore[attr-defined]
+    assert file.n_begun == file.n_done, "a reader is let go of when nobody uses it any more"
