@@ -30,6 +30,7 @@ def main() -> None:
     parser.add_argument("models", nargs="+")
     parser.add_argument("--vad", action="append", choices=["none", "webrtc", "silero"])
     parser.add_argument("--speech", type=Path, help="a sentence to put around the clips")
+    parser.add_argument("--window-seconds", type=float, help="windows of Qwen3-ASR")
     parser.add_argument("--threads", type=int, default=0)
     args = parser.parse_args()
     clips = {path.stem: load_audio(path) for path in sorted((args.audio / "nonspeech").glob("*.flac"))}
@@ -41,7 +42,9 @@ def main() -> None:
     for name in args.models:
         model = rustasr.load_model(name, device="cpu", threads=args.threads)
         for vad in args.vad or ["none", "webrtc"]:
-            options = {} if vad == "none" else {"vad": vad}
+            options: dict[str, Any] = {} if vad == "none" else {"vad": vad}
+            if args.window_seconds is not None:
+                options["window_seconds"] = args.window_seconds
             for where in ["alone"] if speech is None else ["alone", "with speech"]:
                 kept, unflagged = 0, list[str]()
                 for clip, samples in clips.items():

@@ -12,6 +12,7 @@ cut. Times are samples at 16 kHz; a span is half-open.
 
 from __future__ import annotations
 
+import bisect
 import math
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -96,6 +97,14 @@ def arrange(spans: Iterable[Span], *, gap: int = 0, longest: int = 0) -> list[Sp
         for span in joined
         for start in range(span.start, span.end, longest)
     ]
+
+
+def touching(spans: Sequence[Span], start: int, end: int) -> Iterator[Span]:
+    """Those of `spans` (rising, apart) that share samples with [start, end)."""
+    for i in range(bisect.bisect_right(spans, start, key=lambda span: span.end), len(spans)):
+        if spans[i].start >= end:
+            return
+        yield spans[i]
 
 
 def load_vad(
@@ -538,4 +547,5 @@ __all__ = [
     "load_vad",
     "padded",
     "speech_timestamps",
+    "touching",
 ]

@@ -28,6 +28,7 @@ from rustasr.vad import (
     flags_to_spans,
     load_vad,
     speech_timestamps,
+    touching,
 )
 from vad_tracks import random_track
 
@@ -56,6 +57,13 @@ def test_joining_loses_and_adds_nothing_whatever_the_order(given_spans: list[Spa
     shuffled = list(given_spans)
     shuffler.shuffle(shuffled)
     assert arrange(shuffled) == joined == arrange(joined)
+
+
+@settings(deadline=None)
+@given(spans, st.integers(-50, 2400), st.integers(0, 400))
+def test_what_touches_a_stretch_is_found(given_spans: list[Span], start: int, length: int) -> None:
+    apart, end = arrange(given_spans), start + length
+    assert list(touching(apart, start, end)) == [s for s in apart if s.start < end and s.end > start]
 
 
 @settings(deadline=None)

@@ -10,7 +10,6 @@
 
 from __future__ import annotations
 
-import bisect
 import itertools
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -18,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rustasr.audio import SAMPLE_RATE
-from rustasr.vad import Span
+from rustasr.vad import Span, touching
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -123,10 +122,7 @@ def _second_speakers(
     others = scores.copy()
     others[np.arange(len(path)), path] = -np.inf
     second = np.argmax(others, axis=1)
-    for i in range(bisect.bisect_right(overlaps, segment.start, key=lambda span: span.end), len(overlaps)):
-        overlap = overlaps[i]
-        if overlap.start >= segment.end:
-            break
+    for overlap in touching(overlaps, segment.start, segment.end):
         first = max(0, (overlap.start - segment.start) // FRAME)
         last = min(len(path), -(-(overlap.end - segment.start) // FRAME))
         if first < last:

@@ -35,7 +35,7 @@ from rustasr.journal import Journal, Rounds, RoundsWithin, identity, settings_of
 from rustasr.progress import part as part_of
 from rustasr.segments import joined
 from rustasr.types import Coverage, TranscriptionResult
-from rustasr.vad import SileroOptions, Span, arrange, load_vad
+from rustasr.vad import SileroOptions, Span, arrange, load_vad, touching
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -250,12 +250,13 @@ class _Side:
         position = 0
         for block in self._source.blocks(block_s):
             cleared = np.zeros(len(block), np.bool_)
-            for span in self._others:
-                cleared[max(0, span.start - position) : max(0, span.end - position)] = True
-            for span in self._own:
+            end = position + len(block)
+            for span in touching(self._others, position, end):
+                cleared[max(0, span.start - position) : span.end - position] = True
+            for span in touching(self._own, position - OWN_MARGIN, end + OWN_MARGIN):
                 low, high = span.start - OWN_MARGIN - position, span.end + OWN_MARGIN - position
-                cleared[max(0, low) : max(0, high)] = False
-            position += len(block)
+                cleared[max(0, low) : high] = False
+            position = end
             yield np.where(cleared, np.float32(0), block) if cleared.any() else block
         self.duration = self._source.duration
 
