@@ -1,25 +1,12 @@
 // Fused attention in plain C++: for processors without a form of their own, and the oracle of the others.
 #include "kernels/simd_portable.h"
 //
-#include "kernels/attention_narrow.h"
-#include "kernels/attention_wide.h"
+#include "kernels/attention_float.h"
 
 namespace rustasr::kernels {
-namespace {
-
-size_t scratch_bytes(int64_t head_dim, bool positions) {
-    const size_t wide = wide_scratch_bytes(head_dim, positions), few = narrow::scratch_bytes(head_dim);
-    return wide > few ? wide : few;
-}
-
-}  // namespace
 
 const AttentionForm& attention_form_portable() {
-    static const AttentionForm form = {
-        "portable",     narrow::kMaxRows, kTiles * kTileRows,
-        kTileRows,      scratch_bytes,    attend_wide<FloatProduct, FloatProduct>,
-        narrow::attend,
-    };
+    static constexpr AttentionForm form = float_form("portable");
     return form;
 }
 

@@ -3,9 +3,11 @@
 #include <algorithm>
 #include <numeric>
 #include <optional>
+#include <tuple>
 #include <utility>
 
 #include "core/error.h"
+#include "core/last_pass.h"
 #include "decode/ctc.h"
 #include "decode/transducer.h"
 #include "kernels/elementwise.h"
@@ -40,17 +42,16 @@ struct PassShape {
     int64_t n_mel_frames;
     int64_t batch;
     bool ragged;  // some windows are shorter
+    std::vector<std::string> taps;
 
-    bool operator==(const PassShape& o) const {
-        return n_mel_frames == o.n_mel_frames && batch == o.batch && ragged == o.ragged;
-    }
+    auto key() const { return std::tie(n_mel_frames, batch, ragged, taps); }
+    bool operator==(const PassShape& other) const { return key() == other.key(); }
 };
 
 struct Pass {
-    Pass(Backend& backend, const PassShape& shape, size_t max_nodes, kernels::Precision precision,
-         std::vector<std::string> taps, GraphMemory memory)
-        : shape(shape), graph(backend, max_nodes, precision, std::move(taps), std::move(memory)) {}
-    PassShape shape;
+    Pass(Backend& backend, size_t max_nodes, kernels::Precision precision, std::vector<std::string> taps,
+         GraphMemory memory)
+        : graph(backend, max_nodes, precision, std::move(taps), std::move(memory)) {}
     Graph graph;
     ggml_tensor* mel = nullptr;  // [n_mels, padding + T_mel + padding, B]
     ConformerBatch batch;
@@ -97,8 +98,9 @@ class ConformerSession : public Session {
     void check_features(const std::vector<MatrixView>& features) const;
     /// Encoder frames of each window.
     std::vector<int> lengths_of(const std::vector<MatrixView>& features) const;
-    std::unique_ptr<Pass> build(const PassShape& shape, std::vector<std::string> taps);
-    void run(Pass& pass, const std::vector<MatrixView>& windows) const;
+    std::unique_ptr<Pass> build(const PassShape& shape, GraphMemory memory);
+    /// The pass of these windows, which has run.
+    const Pass& run(const std::vector<MatrixView>& windows, std::vector<std::string> taps);
     /// Windows that are encoded in one pass: neighbours in length, so that little is padding.
     std::vector<std::vector<size_t>> plan(const std::vector<MatrixView>& features) const;
 
@@ -106,9 +108,7 @@ class ConformerSession : public Session {
     const ConformerConfig& config_;
     std::optional<DistanceKeys> distances_;
     std::optional<Transducer> transducer_;  // none: CTC
-    /// The graph of the last shape. Another shape takes its memory: building it anew costs a millisecond or
-    /// a few, memory of its own for every shape would cost more.
-    std::unique_ptr<Pass> pass_;
+    LastPass<PassShape, Pass> pass_;
 };
 
 void ConformerSession::check_features(const std::vector<MatrixView>& features) const {
@@ -128,22 +128,22 @@ std::vector<int> ConformerSession::lengths_of(const std::vector<MatrixView>& fea
     return lengths;
 }
 
-PassShape shape_of(const ConformerConfig& config, const std::vector<MatrixView>& windows) {
+PassShape shape_of(const ConformerConfig& config, const std::vector<MatrixView>& windows,
+                   std::vector<std::string> taps) {
     // Attention has forms for few queries that round differently: no window is so short by itself that it
     // would come out otherwise than beside a longer one.
     constexpr int64_t kLeastFrames = 16;
-    PassShape shape{kLeastFrames * config.subsampling_factor, static_cast<int64_t>(windows.size()), false};
+    PassShape shape{kLeastFrames * config.subsampling_factor, static_cast<int64_t>(windows.size()), false,
+                    std::move(taps)};
     for (const MatrixView& window : windows) shape.n_mel_frames = std::max(shape.n_mel_frames, window.rows);
     for (const MatrixView& window : windows) shape.ragged |= window.rows < shape.n_mel_frames;
     return shape;
 }
 
-std::unique_ptr<Pass> ConformerSession::build(const PassShape& shape, std::vector<std::string> taps) {
+std::unique_ptr<Pass> ConformerSession::build(const PassShape& shape, GraphMemory memory) {
     const size_t max_nodes = 512 + 96 * static_cast<size_t>(config_.n_layer);
-    GraphMemory memory = pass_ ? pass_->graph.give_memory() : GraphMemory{};
-    pass_.reset();
-    auto pass = std::make_unique<Pass>(backend_, shape, max_nodes, precision_for(model_->weight_type()),
-                                       std::move(taps), std::move(memory));
+    auto pass = std::make_unique<Pass>(backend_, max_nodes, precision_for(model_->weight_type()), shape.taps,
+                                       std::move(memory));
     Graph& graph = pass->graph;
     ConformerBatch& batch = pass->batch;
     const int64_t padding = model_->encoder.subsampling().padding();
@@ -169,7 +169,9 @@ std::unique_ptr<Pass> ConformerSession::build(const PassShape& shape, std::vecto
     return pass;
 }
 
-void ConformerSession::run(Pass& pass, const std::vector<MatrixView>& windows) const {
+const Pass& ConformerSession::run(const std::vector<MatrixView>& windows, std::vector<std::string> taps) {
+    const PassShape shape = shape_of(config_, windows, std::move(taps));
+    Pass& pass = pass_.of(shape, [&](GraphMemory memory) { return build(shape, std::move(memory)); });
     const auto n_mels = static_cast<size_t>(config_.n_mels);
     const auto padding = static_cast<size_t>(model_->encoder.subsampling().padding());
     const auto n_rows = static_cast<size_t>(pass.mel->ne[1]);
@@ -192,6 +194,7 @@ void ConformerSession::run(Pass& pass, const std::vector<MatrixView>& windows) c
         write(pass.batch.positions, positions.data());
     }
     pass.graph.run();
+    return pass;
 }
 
 std::vector<std::vector<size_t>> ConformerSession::plan(const std::vector<MatrixView>& features) const {
@@ -221,14 +224,12 @@ std::shared_ptr<Encoded> ConformerSession::encode(const std::vector<MatrixView>&
     for (const std::vector<size_t>& members : plan(features)) {
         std::vector<MatrixView> windows;
         for (size_t i : members) windows.push_back(features[i]);
-        const PassShape shape = shape_of(config_, windows);
-        if (!pass_ || !(pass_->shape == shape)) pass_ = build(shape, {});
-        run(*pass_, windows);
+        const Pass& pass = run(windows, {});
         ggml_tensor* to = encoded->frames.values;
         for (size_t b = 0; b < members.size(); ++b) {
             rows.resize(static_cast<size_t>(to->ne[0]) * static_cast<size_t>(lengths[members[b]]));
-            ggml_backend_tensor_get(pass_->output, rows.data(),
-                                    b * static_cast<size_t>(pass_->batch.n_frames) * pass_->output->nb[1],
+            ggml_backend_tensor_get(pass.output, rows.data(),
+                                    b * static_cast<size_t>(pass.batch.n_frames) * pass.output->nb[1],
                                     rows.size() * sizeof(float));
             if (!transducer_) log_softmax_rows(rows, to->ne[0]);
             ggml_backend_tensor_set(to, rows.data(), members[b] * to->nb[2], rows.size() * sizeof(float));
@@ -253,9 +254,7 @@ Matrix without_padding(const Matrix& padded, const std::vector<int>& lengths) {
 std::map<std::string, Matrix> ConformerSession::encode_taps(const std::vector<MatrixView>& features,
                                                             const std::vector<std::string>& names) {
     check_features(features);
-    const auto pass = build(shape_of(config_, features), names);
-    run(*pass, features);
-    std::map<std::string, Matrix> taps = collect_taps(pass->graph, names);
+    std::map<std::string, Matrix> taps = collect_taps(run(features, names).graph, names);
     for (auto& [name, tap] : taps) tap = without_padding(tap, lengths_of(features));
     if (const auto logits = taps.find("logits"); logits != taps.end())
         log_softmax_rows(logits->second.values, logits->second.columns);

@@ -24,6 +24,7 @@
 #include <vector>
 
 #include "core/error.h"
+#include "core/last_pass.h"
 #include "kernels/elementwise.h"
 #include "kernels/pooled_norm.h"
 #include "models/model.h"
@@ -200,10 +201,16 @@ class PyannetModel : public Model {
     const float scale, shift;  // of the samples' norm
 };
 
-/// The graph of so many windows.
-struct Pass {
-    Pass(Backend& backend, const PyannetModel& model, int64_t batch, std::vector<std::string> taps);
+/// Which graph: of so many windows.
+struct PassShape {
     int64_t batch;
+    std::vector<std::string> taps;
+
+    bool operator==(const PassShape& o) const { return batch == o.batch && taps == o.taps; }
+};
+
+struct Pass {
+    Pass(Backend& backend, const PyannetModel& model, const PassShape& shape, GraphMemory memory);
     Graph graph;
     ggml_tensor* rows;    // [stride, rows, B]
     ggml_tensor* output;  // [n_classes, n_frames, B]
@@ -216,10 +223,10 @@ size_t most_nodes(const Backend& backend, const PyannetConfig& c, int64_t batch)
     return windows + 48 * static_cast<size_t>(c.n_layers * c.n_frames());
 }
 
-Pass::Pass(Backend& backend, const PyannetModel& model, int64_t batch, std::vector<std::string> taps)
-    : batch(batch),
-      graph(backend, most_nodes(backend, model.config, batch), kernels::Precision::F32, std::move(taps)),
-      rows(graph.input(GGML_TYPE_F32, {model.config.stride, model.config.rows(), batch})),
+Pass::Pass(Backend& backend, const PyannetModel& model, const PassShape& shape, GraphMemory memory)
+    : graph(backend, most_nodes(backend, model.config, shape.batch), kernels::Precision::F32, shape.taps,
+            std::move(memory)),
+      rows(graph.input(GGML_TYPE_F32, {model.config.stride, model.config.rows(), shape.batch})),
       output(model.network.classify(graph, rows)) {
     graph.output(output);
     graph.finish();
@@ -235,10 +242,11 @@ class PyannetSession : public Session {
                                               const std::vector<std::string>& names) override;
 
    private:
-    void run(Pass& pass, const SamplesView* windows);
+    /// The pass of these windows, which has run.
+    const Pass& run(const SamplesView* windows, int64_t batch, std::vector<std::string> taps);
 
     std::shared_ptr<const PyannetModel> model_;
-    std::unique_ptr<Pass> pass_;  // of the last number of windows
+    LastPass<PassShape, Pass> pass_;
 };
 
 /// The samples less their mean, over their deviation, times scale plus shift.
@@ -263,15 +271,20 @@ void log_softmax(float* x, int64_t n) {
     for (int64_t i = 0; i < n; ++i) x[i] = static_cast<float>(double(x[i]) - whole);
 }
 
-void PyannetSession::run(Pass& pass, const SamplesView* windows) {
+const Pass& PyannetSession::run(const SamplesView* windows, int64_t batch, std::vector<std::string> taps) {
+    const PassShape shape{batch, std::move(taps)};
+    Pass& pass = pass_.of(shape, [&](GraphMemory memory) {
+        return std::make_unique<Pass>(backend_, *model_, shape, std::move(memory));
+    });
     const int64_t size = model_->config.window;
-    std::vector<float> samples(static_cast<size_t>(pass.batch * size));
+    std::vector<float> samples(static_cast<size_t>(batch * size));
     backend_.parallel([&](int ith, int nth) {
-        for (int64_t b = ith; b < pass.batch; b += nth)
+        for (int64_t b = ith; b < batch; b += nth)
             normalise(windows[b], model_->scale, model_->shift, &samples[static_cast<size_t>(b * size)]);
     });
     write(pass.rows, samples.data());
     pass.graph.run();
+    return pass;
 }
 
 Matrix PyannetSession::speaker_classes(const std::vector<SamplesView>& windows) {
@@ -287,12 +300,8 @@ Matrix PyannetSession::speaker_classes(const std::vector<SamplesView>& windows) 
     const int64_t most = backend_.on_cpu() ? 8 : 32;  // what keeps the device busy
     for (int64_t first = 0; first < n_windows; first += most) {
         const int64_t batch = std::min(most, n_windows - first);
-        if (!pass_ || pass_->batch != batch) {
-            pass_.reset();
-            pass_ = std::make_unique<Pass>(backend_, *model_, batch, std::vector<std::string>{});
-        }
-        run(*pass_, &windows[static_cast<size_t>(first)]);
-        read(pass_->output, &result.values[static_cast<size_t>(first * n_frames * c.n_classes)]);
+        const Pass& pass = run(&windows[static_cast<size_t>(first)], batch, {});
+        read(pass.output, &result.values[static_cast<size_t>(first * n_frames * c.n_classes)]);
     }
     for (int64_t row = 0; row < result.rows; ++row)
         log_softmax(&result.values[static_cast<size_t>(row * c.n_classes)], c.n_classes);
@@ -306,9 +315,7 @@ std::map<std::string, Matrix> PyannetSession::encode_taps(const std::vector<Matr
     if (!one)
         throw OptionError("windows: expected one of " + std::to_string(model_->config.window) + " samples");
     const SamplesView samples{windows[0].values, model_->config.window};
-    Pass pass(backend_, *model_, 1, names);
-    run(pass, &samples);
-    return collect_taps(pass.graph, names);
+    return collect_taps(run(&samples, 1, names).graph, names);
 }
 
 std::unique_ptr<Session> PyannetModel::session() const {

@@ -44,26 +44,33 @@ std::vector<Qwen3AsrAudioEncoder::Segment> Qwen3AsrAudioEncoder::segments_of(
     return segments;
 }
 
-std::unique_ptr<Qwen3AsrAudioEncoder::Pass> Qwen3AsrAudioEncoder::build(int64_t n_chunks, int64_t n_segments,
-                                                                        int64_t n_positions,
-                                                                        std::vector<std::string> taps) {
-    auto pass = std::make_unique<Pass>(backend_, precision_, std::move(taps));
+std::unique_ptr<Qwen3AsrAudioEncoder::Pass> Qwen3AsrAudioEncoder::build(const PassShape& s,
+                                                                        GraphMemory memory) const {
+    auto pass = std::make_unique<Pass>(backend_, precision_, s.taps, std::move(memory));
     Graph& graph = pass->graph;
-    pass->layout = {n_chunks,
-                    n_segments,
-                    n_positions,
-                    graph.input(GGML_TYPE_F32, {config_.n_mels, config_.chunk_frames, n_chunks}),
-                    graph.input(GGML_TYPE_F32, {config_.d_model, n_positions * n_segments}),
-                    graph.input(GGML_TYPE_I64, {config_.chunk_positions() * n_chunks}),
-                    FrameMask(graph, n_positions, n_segments)};
+    pass->layout = {s.n_chunks,
+                    s.n_segments,
+                    s.n_positions,
+                    graph.input(GGML_TYPE_F32, {config_.n_mels, config_.chunk_frames, s.n_chunks}),
+                    graph.input(GGML_TYPE_F32, {config_.d_model, s.n_positions * s.n_segments}),
+                    graph.input(GGML_TYPE_I64, {config_.chunk_positions() * s.n_chunks}),
+                    FrameMask(graph, s.n_positions, s.n_segments)};
     pass->output = model_.projector(graph, model_.audio_tower(graph, pass->layout));
     graph.output(pass->output);
     graph.finish();
     return pass;
 }
 
-void Qwen3AsrAudioEncoder::run(Pass& pass, const std::vector<MatrixView>& features, const Segment* segments,
-                               size_t n_segments) const {
+const Qwen3AsrAudioEncoder::Pass& Qwen3AsrAudioEncoder::run(const std::vector<MatrixView>& features,
+                                                            const Segment* segments, size_t n_segments,
+                                                            std::vector<std::string> taps) {
+    PassShape shape{0, static_cast<int64_t>(n_segments), 0, std::move(taps)};
+    for (size_t s = 0; s < n_segments; ++s) {
+        shape.n_chunks += segments[s].n_chunks;
+        shape.n_positions =
+            std::max(shape.n_positions, int64_t{segments[s].n_chunks} * config_.chunk_positions());
+    }
+    Pass& pass = pass_.of(shape, [&](GraphMemory memory) { return build(shape, std::move(memory)); });
     const AudioLayout& layout = pass.layout;
     const size_t chunk_size = static_cast<size_t>(config_.n_mels) * static_cast<size_t>(config_.chunk_frames);
     std::vector<float> mel(chunk_size * static_cast<size_t>(layout.n_chunks), 0.0f);
@@ -85,6 +92,7 @@ void Qwen3AsrAudioEncoder::run(Pass& pass, const std::vector<MatrixView>& featur
     ggml_backend_tensor_memset(layout.x, 0, 0, ggml_nbytes(layout.x));
     layout.valid.set(lengths);
     pass.graph.run();
+    return pass;
 }
 
 std::vector<std::shared_ptr<const Matrix>> Qwen3AsrAudioEncoder::encode(
@@ -107,22 +115,13 @@ std::vector<std::shared_ptr<const Matrix>> Qwen3AsrAudioEncoder::encode(
         const int longest = segments[first].n_chunks;
         n_segments = static_cast<size_t>(std::max(1, most_windows_ * window_chunks / longest));
         n_segments = std::min(n_segments, segments.size() - first);
-        int64_t n_chunks = 0;
-        for (size_t s = first; s < first + n_segments; ++s) n_chunks += segments[s].n_chunks;
-        const int64_t n_positions = int64_t{longest} * config_.chunk_positions();
-        const AudioLayout* known = pass_ ? &pass_->layout : nullptr;
-        if (!known || known->n_chunks != n_chunks || known->n_segments != static_cast<int64_t>(n_segments) ||
-            known->n_positions != n_positions) {
-            pass_.reset();  // before the next one takes its memory
-            pass_ = build(n_chunks, static_cast<int64_t>(n_segments), n_positions, {});
-        }
-        run(*pass_, features, &segments[first], n_segments);
-        output.resize(static_cast<size_t>(ggml_nelements(pass_->output)));
-        read(pass_->output, output.data());
+        const Pass& pass = run(features, &segments[first], n_segments, {});
+        output.resize(static_cast<size_t>(ggml_nelements(pass.output)));
+        read(pass.output, output.data());
         for (size_t s = 0; s < n_segments; ++s) {
             const Segment& segment = segments[first + s];
             const int64_t row = segment.first_frame / config_.chunk_frames * config_.chunk_positions();
-            std::copy_n(&output[s * static_cast<size_t>(n_positions) * d],
+            std::copy_n(&output[s * static_cast<size_t>(pass.layout.n_positions) * d],
                         static_cast<size_t>(segment.n_positions) * d,
                         &clips[static_cast<size_t>(segment.clip)]->values[static_cast<size_t>(row) * d]);
         }
@@ -133,21 +132,14 @@ std::vector<std::shared_ptr<const Matrix>> Qwen3AsrAudioEncoder::encode(
 std::map<std::string, Matrix> Qwen3AsrAudioEncoder::taps(const std::vector<MatrixView>& features,
                                                          const std::vector<std::string>& names) {
     const std::vector<Segment> segments = segments_of(features);
-    int64_t n_chunks = 0, longest = 0;
-    for (const Segment& segment : segments) {
-        n_chunks += segment.n_chunks;
-        longest = std::max<int64_t>(longest, segment.n_chunks);
-    }
-    auto pass =
-        build(n_chunks, static_cast<int64_t>(segments.size()), longest * config_.chunk_positions(), names);
-    run(*pass, features, segments.data(), segments.size());
-    std::map<std::string, Matrix> taps = collect_taps(pass->graph, names);
+    const Pass& pass = run(features, segments.data(), segments.size(), names);
+    std::map<std::string, Matrix> taps = collect_taps(pass.graph, names);
     for (auto& [name, matrix] : taps) {
         if (name == "conv3") continue;  // all outputs of the chunks that went through the stem last
         Matrix valid{0, matrix.columns, {}};
         for (size_t s = 0; s < segments.size(); ++s) {
             const auto begin =
-                matrix.values.begin() + static_cast<int64_t>(s) * pass->layout.n_positions * matrix.columns;
+                matrix.values.begin() + static_cast<int64_t>(s) * pass.layout.n_positions * matrix.columns;
             valid.values.insert(valid.values.end(), begin, begin + segments[s].n_positions * matrix.columns);
             valid.rows += segments[s].n_positions;
         }

@@ -4,8 +4,10 @@
 #include <map>
 #include <memory>
 #include <string>
+#include <tuple>
 #include <vector>
 
+#include "core/last_pass.h"
 #include "models/qwen3_asr.h"
 
 namespace rustasr {
@@ -27,9 +29,18 @@ class Qwen3AsrAudioEncoder {
         int64_t first_frame, n_frames;
         int n_chunks, n_positions;
     };
+    /// Which graph: segments of up to n_positions vectors, of n_chunks in all.
+    struct PassShape {
+        int64_t n_chunks, n_segments, n_positions;
+        std::vector<std::string> taps;
+
+        auto key() const { return std::tie(n_chunks, n_segments, n_positions, taps); }
+        bool operator==(const PassShape& other) const { return key() == other.key(); }
+    };
     struct Pass {
-        Pass(Backend& backend, kernels::Precision precision, std::vector<std::string> taps)
-            : graph(backend, 32768, precision, std::move(taps)) {}
+        Pass(Backend& backend, kernels::Precision precision, std::vector<std::string> taps,
+             GraphMemory memory)
+            : graph(backend, 32768, precision, std::move(taps), std::move(memory)) {}
         Graph graph;
         AudioLayout layout{};
         ggml_tensor* output = nullptr;  // [d_text, n_positions · n_segments]
@@ -37,10 +48,10 @@ class Qwen3AsrAudioEncoder {
 
     int n_positions(int64_t n_frames) const;
     std::vector<Segment> segments_of(const std::vector<MatrixView>& features) const;
-    std::unique_ptr<Pass> build(int64_t n_chunks, int64_t n_segments, int64_t n_positions,
-                                std::vector<std::string> taps);
-    void run(Pass& pass, const std::vector<MatrixView>& features, const Segment* segments,
-             size_t n_segments) const;
+    std::unique_ptr<Pass> build(const PassShape& shape, GraphMemory memory) const;
+    /// The pass of these segments, which has run.
+    const Pass& run(const std::vector<MatrixView>& features, const Segment* segments, size_t n_segments,
+                    std::vector<std::string> taps);
 
     Backend& backend_;
     const Qwen3AsrModel& model_;
@@ -48,7 +59,7 @@ class Qwen3AsrAudioEncoder {
     kernels::Precision precision_;
     int most_windows_;         // that are computed at once
     int windows_per_segment_;  // at most
-    std::unique_ptr<Pass> pass_;
+    LastPass<PassShape, Pass> pass_;
 };
 
 }  // namespace rustasr

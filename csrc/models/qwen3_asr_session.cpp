@@ -6,6 +6,7 @@
 #include <tuple>
 
 #include "core/error.h"
+#include "core/last_pass.h"
 #include "kernels/attention.h"
 #include "models/qwen3_asr_audio.h"
 
@@ -42,6 +43,7 @@ struct DecoderShape {
     std::vector<std::string> taps;
 
     auto key() const { return std::tie(first, n_windows, n_tokens, n_kv, n_audio, n_out, masked, taps); }
+    bool operator==(const DecoderShape& other) const { return key() == other.key(); }
     int n_rows() const { return n_windows * n_tokens; }
 };
 
@@ -125,14 +127,14 @@ class Qwen3AsrSession : public Session {
     bool knows_causal_;  // attention, without a mask
     std::unique_ptr<KvCache> cache_;
     std::vector<Held> held_;  // per window of the cache
-    std::pair<DecoderShape, std::unique_ptr<DecoderPass>> pass_;
+    LastPass<DecoderShape, DecoderPass> pass_;
     std::vector<float> logits_;  // of the last pass, where the device's memory is not the host's
 };
 
 /// n_windows with room for n_cells each; what they hold of earlier prompts stays where it can.
 void Qwen3AsrSession::prepare_cache(int n_windows, int n_cells) {
     if (!cache_ || cache_->n_windows() < n_windows || cache_->n_cells() < n_cells) {
-        pass_ = {};
+        pass_.clear();
         held_.clear();
         cache_.reset();
         cache_ = std::make_unique<KvCache>(backend_, config_.n_text_layer, config_.text.d_head,
@@ -144,7 +146,7 @@ void Qwen3AsrSession::prepare_cache(int n_windows, int n_cells) {
 
 /// In the middle of a text: an eighth more room. Two caches live while one is copied.
 void Qwen3AsrSession::grow_cache() {
-    pass_ = {};
+    pass_.clear();
     cache_ = std::make_unique<KvCache>(backend_, *cache_,
                                        cache_->n_cells() + std::max(kFirstTokens, cache_->n_cells() / 8));
 }
@@ -196,17 +198,8 @@ std::unique_ptr<DecoderPass> Qwen3AsrSession::build_decoder(const DecoderShape& 
     return pass;
 }
 
-/// The graph of the last shape is kept: one that reads prompts is large and seldom alike, one of steps serves
-/// 64 of them. The next one takes its memory.
 DecoderPass& Qwen3AsrSession::decoder_pass(const DecoderShape& shape) {
-    auto& [known, pass] = pass_;
-    if (!pass || known.key() != shape.key()) {
-        GraphMemory memory = pass ? pass->graph.give_memory() : GraphMemory{};
-        pass.reset();
-        pass = build_decoder(shape, std::move(memory));
-        known = shape;
-    }
-    return *pass;
+    return pass_.of(shape, [&](GraphMemory memory) { return build_decoder(shape, std::move(memory)); });
 }
 
 /// Runs a pass whose book-keeping the cache has done; returns the logits, which live until the next pass.

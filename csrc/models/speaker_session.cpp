@@ -3,21 +3,28 @@
 #include <algorithm>
 #include <cmath>
 #include <map>
+#include <tuple>
 #include <utility>
 
 #include "core/error.h"
+#include "core/last_pass.h"
 
 namespace rustasr {
 namespace {
 
-/// The graph of so many parts of so many frames.
-struct Pass {
-    Pass(Backend& backend, int64_t n_frames, int64_t batch, size_t max_nodes, std::vector<std::string> taps,
-         GraphMemory memory)
-        : n_frames(n_frames),
-          batch(batch),
-          graph(backend, max_nodes, kernels::Precision::F32, std::move(taps), std::move(memory)) {}
+/// Which graph: so many parts of so many frames.
+struct PassShape {
     int64_t n_frames, batch;
+    std::vector<std::string> taps;
+
+    bool operator==(const PassShape& o) const {
+        return std::tie(n_frames, batch, taps) == std::tie(o.n_frames, o.batch, o.taps);
+    }
+};
+
+struct Pass {
+    Pass(Backend& backend, size_t max_nodes, std::vector<std::string> taps, GraphMemory memory)
+        : graph(backend, max_nodes, kernels::Precision::F32, std::move(taps), std::move(memory)) {}
     Graph graph;
     ggml_tensor* features = nullptr;  // [n_mels, T, B]
     ggml_tensor* output = nullptr;    // [n_dims, B]
@@ -35,10 +42,12 @@ class SpeakerSession : public Session {
    private:
     /// Normalised features of each piece, as far as its parts reach.
     std::vector<Matrix> features_of(const std::vector<Parts>& pieces);
-    std::unique_ptr<Pass> build(int64_t n_frames, int64_t batch, std::vector<std::string> taps);
+    std::unique_ptr<Pass> build(const PassShape& shape, GraphMemory memory);
+    /// The pass of parts of n_frames each, which has run.
+    const Pass& run(int64_t n_frames, const std::vector<const float*>& parts, std::vector<std::string> taps);
 
     std::shared_ptr<const SpeakerModel> model_;
-    std::unique_ptr<Pass> pass_;  // of the last shape; another one takes its memory
+    LastPass<PassShape, Pass> pass_;
 };
 
 /// The samples, from the start again and again until there are `least`: 3D-Speaker's circle_pad
@@ -72,12 +81,11 @@ std::vector<Matrix> SpeakerSession::features_of(const std::vector<Parts>& pieces
     return features;
 }
 
-std::unique_ptr<Pass> SpeakerSession::build(int64_t n_frames, int64_t batch, std::vector<std::string> taps) {
-    GraphMemory memory = pass_ ? pass_->graph.give_memory() : GraphMemory{};
-    pass_.reset();
-    auto pass = std::make_unique<Pass>(backend_, n_frames, batch, model_->max_nodes(n_frames),
-                                       std::move(taps), std::move(memory));
-    pass->features = pass->graph.input(GGML_TYPE_F32, {model_->frontend.config().n_mels, n_frames, batch});
+std::unique_ptr<Pass> SpeakerSession::build(const PassShape& shape, GraphMemory memory) {
+    auto pass =
+        std::make_unique<Pass>(backend_, model_->max_nodes(shape.n_frames), shape.taps, std::move(memory));
+    pass->features =
+        pass->graph.input(GGML_TYPE_F32, {model_->frontend.config().n_mels, shape.n_frames, shape.batch});
     pass->output = model_->embed(pass->graph, pass->features);
     pass->graph.tap("output", pass->output);
     pass->graph.output(pass->output);
@@ -85,11 +93,15 @@ std::unique_ptr<Pass> SpeakerSession::build(int64_t n_frames, int64_t batch, std
     return pass;
 }
 
-void run(Pass& pass, const std::vector<const float*>& parts) {
+const Pass& SpeakerSession::run(int64_t n_frames, const std::vector<const float*>& parts,
+                                std::vector<std::string> taps) {
+    const PassShape shape{n_frames, static_cast<int64_t>(parts.size()), std::move(taps)};
+    Pass& pass = pass_.of(shape, [&](GraphMemory memory) { return build(shape, std::move(memory)); });
     const size_t nbytes = pass.features->nb[2];
     for (size_t b = 0; b < parts.size(); ++b)
         ggml_backend_tensor_set(pass.features, parts[b], b * nbytes, nbytes);
     pass.graph.run();
+    return pass;
 }
 
 void to_length_one(float* x, int64_t n) {
@@ -126,14 +138,10 @@ Matrix SpeakerSession::speaker_embeddings(const std::vector<SamplesView>& pieces
         const auto step = static_cast<size_t>(std::max<int64_t>(1, most / n_frames));
         for (size_t first = 0; first < members.size(); first += step) {
             const size_t count = std::min(step, members.size() - first);
-            const auto batch = static_cast<int64_t>(count);
-            if (!pass_ || pass_->n_frames != n_frames || pass_->batch != batch)
-                pass_ = build(n_frames, batch, {});
             std::vector<const float*> inputs;
             for (size_t i = 0; i < count; ++i) inputs.push_back(members[first + i].features);
-            run(*pass_, inputs);
             rows.resize(count * static_cast<size_t>(n_dims));
-            read(pass_->output, rows.data());
+            read(run(n_frames, inputs, {}).output, rows.data());
             for (size_t i = 0; i < count; ++i) {
                 float *part = &rows[i * static_cast<size_t>(n_dims)], *sum = row_of(members[first + i].piece);
                 to_length_one(part, n_dims);
@@ -161,9 +169,7 @@ std::map<std::string, Matrix> SpeakerSession::encode_taps(const std::vector<Matr
         inputs.push_back(piece.values);
     }
     if (inputs.empty()) throw OptionError("features: expected at least one piece, found none");
-    const auto pass = build(features.front().rows, static_cast<int64_t>(features.size()), names);
-    run(*pass, inputs);
-    return collect_taps(pass->graph, names);
+    return collect_taps(run(features.front().rows, inputs, names).graph, names);
 }
 
 }  // namespace

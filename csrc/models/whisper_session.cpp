@@ -3,9 +3,11 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <numeric>
 #include <tuple>
 
 #include "core/error.h"
+#include "core/last_pass.h"
 #include "decode/timestamp_rules.h"
 #include "kernels/elementwise.h"
 #include "models/whisper.h"
@@ -55,10 +57,21 @@ size_t most_nodes(int n_layer, size_t n_taps) {
     return 128 + 64 * static_cast<size_t>(n_layer) + 16 * n_taps;
 }
 
+/// Which encoder graph: from `batch` windows into a memory.
+struct EncoderShape {
+    const AudioMemory* memory;
+    int batch;
+    std::vector<std::string> taps;
+
+    bool operator==(const EncoderShape& o) const {
+        return std::tie(memory, batch, taps) == std::tie(o.memory, o.batch, o.taps);
+    }
+};
+
 struct EncoderPass {
     EncoderPass(Backend& backend, size_t max_nodes, kernels::Precision precision,
-                std::vector<std::string> taps)
-        : graph(backend, max_nodes, precision, std::move(taps)) {}
+                std::vector<std::string> taps, GraphMemory memory)
+        : graph(backend, max_nodes, precision, std::move(taps), std::move(memory)) {}
     Graph graph;
     ggml_tensor* mel = nullptr;   // [n_mels, 3002, B]
     ggml_tensor* rows = nullptr;  // I64 [1500·B]: where in the memory the keys and values go
@@ -72,6 +85,7 @@ struct DecoderShape {
     std::vector<std::string> taps;
 
     auto key() const { return std::tie(memory, first, n_windows, n_tokens, n_kv, n_out, taps); }
+    bool operator==(const DecoderShape& other) const { return key() == other.key(); }
 };
 
 struct DecoderPass {
@@ -115,15 +129,16 @@ class WhisperSession : public Session {
     class Steps;
 
     std::shared_ptr<AudioMemory> memory_for(int n_windows);
-    std::unique_ptr<EncoderPass> build_encoder(const AudioMemory& memory, int batch,
-                                               std::vector<std::string> taps);
+    std::unique_ptr<EncoderPass> build_encoder(const EncoderShape& shape, GraphMemory graph_memory);
+    const Graph& run_encoder(const AudioMemory& memory, const std::vector<MatrixView>& features, int first,
+                             int n_windows, std::vector<std::string> taps);
     void set_mel(EncoderPass& pass, const MatrixView* features, int batch) const;
 
     KvCache& cache_for(int n_windows, int n_cells);
     std::unique_ptr<DecoderPass> build_decoder(const DecoderShape& shape, GraphMemory graph_memory);
     DecoderPass& decoder_pass(const DecoderShape& shape);
-    Graph& read_tokens(WhisperEncoded& encoded, int window, const std::vector<int32_t>& tokens,
-                       std::vector<std::string> taps);
+    const Graph& read_tokens(WhisperEncoded& encoded, int window, const std::vector<int32_t>& tokens,
+                             std::vector<std::string> taps);
     TokenAlignment align_window(WhisperEncoded& encoded, int window, const std::vector<int32_t>& text,
                                 const std::vector<int32_t>& prefix, int n_frames);
     void check_tokens(const std::vector<int32_t>& tokens) const;
@@ -134,9 +149,9 @@ class WhisperSession : public Session {
     const WhisperConfig& config_;
     AttentionTypes types_;
     std::vector<std::shared_ptr<AudioMemory>> memories_;
-    std::pair<const AudioMemory*, std::unique_ptr<EncoderPass>> encoder_pass_;
+    LastPass<EncoderShape, EncoderPass> encoder_pass_;
     std::unique_ptr<KvCache> cache_;
-    std::pair<DecoderShape, std::unique_ptr<DecoderPass>> decoder_pass_;
+    LastPass<DecoderShape, DecoderPass> decoder_pass_;
 };
 
 // --- encoder
@@ -150,30 +165,30 @@ std::shared_ptr<AudioMemory> WhisperSession::memory_for(int n_windows) {
     const auto small =
         std::find_if(memories_.begin(), memories_.end(), [](const auto& m) { return m.use_count() == 1; });
     if (small != memories_.end()) {
-        decoder_pass_ = {};
-        encoder_pass_ = {};
+        decoder_pass_.clear();
+        encoder_pass_.clear();
         memories_.erase(small);
     }
     memories_.push_back(std::make_shared<AudioMemory>(backend_, config_, n_windows, types_.cache));
     return memories_.back();
 }
 
-std::unique_ptr<EncoderPass> WhisperSession::build_encoder(const AudioMemory& memory, int batch,
-                                                           std::vector<std::string> taps) {
-    const size_t most = most_nodes(config_.n_audio_layer + config_.n_text_layer, taps.size());
-    auto pass = std::make_unique<EncoderPass>(backend_, most, types_.precision, std::move(taps));
+std::unique_ptr<EncoderPass> WhisperSession::build_encoder(const EncoderShape& s, GraphMemory graph_memory) {
+    const size_t most = most_nodes(config_.n_audio_layer + config_.n_text_layer, s.taps.size());
+    auto pass =
+        std::make_unique<EncoderPass>(backend_, most, types_.precision, s.taps, std::move(graph_memory));
     Graph& graph = pass->graph;
     ggml_context* ctx = graph.ctx();
     const int64_t d = config_.n_text_state, n_head = config_.n_text_head,
-                  n_rows = int64_t{config_.n_audio_ctx} * batch;
-    pass->mel = graph.input(GGML_TYPE_F32, {config_.n_mels, config_.n_mel_frames() + 2, batch});
+                  n_rows = int64_t{config_.n_audio_ctx} * s.batch;
+    pass->mel = graph.input(GGML_TYPE_F32, {config_.n_mels, config_.n_mel_frames() + 2, s.batch});
     pass->rows = graph.input(GGML_TYPE_I64, {n_rows});
     LinearInput audio{model_->encoder(graph, pass->mel)};
     for (size_t i = 0; i < model_->decoder.blocks.size(); ++i) {
         ggml_tensor* kv = model_->decoder.blocks[i].audio_kv(graph, audio);  // [2d, 1500·B]
-        graph.effect(
-            ggml_set_rows(ctx, memory.keys[i], split_heads(graph, kv, d, n_head, 0, n_rows, 1), pass->rows));
-        graph.effect(ggml_set_rows(ctx, memory.values[i], split_heads(graph, kv, d, n_head, 1, n_rows, 1),
+        graph.effect(ggml_set_rows(ctx, s.memory->keys[i], split_heads(graph, kv, d, n_head, 0, n_rows, 1),
+                                   pass->rows));
+        graph.effect(ggml_set_rows(ctx, s.memory->values[i], split_heads(graph, kv, d, n_head, 1, n_rows, 1),
                                    pass->rows));
     }
     graph.finish();
@@ -192,6 +207,20 @@ void WhisperSession::set_mel(EncoderPass& pass, const MatrixView* features, int 
     write(pass.mel, mel.data());
 }
 
+/// Windows [first, first + n_windows) of the features into these places of the memory.
+const Graph& WhisperSession::run_encoder(const AudioMemory& memory, const std::vector<MatrixView>& features,
+                                         int first, int n_windows, std::vector<std::string> taps) {
+    const EncoderShape shape{&memory, n_windows, std::move(taps)};
+    EncoderPass& pass = encoder_pass_.of(
+        shape, [&](GraphMemory graph_memory) { return build_encoder(shape, std::move(graph_memory)); });
+    std::vector<int64_t> rows(static_cast<size_t>(pass.rows->ne[0]));
+    std::iota(rows.begin(), rows.end(), int64_t{first} * config_.n_audio_ctx);
+    set_mel(pass, &features[static_cast<size_t>(first)], n_windows);
+    write(pass.rows, rows.data());
+    pass.graph.run();
+    return pass.graph;
+}
+
 std::shared_ptr<Encoded> WhisperSession::encode(const std::vector<MatrixView>& features) {
     for (const MatrixView& window : features) {
         if (window.columns == config_.n_mels && window.rows >= 1 && window.rows <= config_.n_mel_frames())
@@ -206,19 +235,7 @@ std::shared_ptr<Encoded> WhisperSession::encode(const std::vector<MatrixView>& f
 
     // A CPU's cores are busy with one window of 1500 positions; a batch would only need more memory.
     const int at_once = backend_.on_cpu() ? 1 : batch;
-    auto& [owner, pass] = encoder_pass_;
-    if (owner != memory.get() || !pass || pass->mel->ne[2] != at_once) {
-        pass = build_encoder(*memory, at_once, {});
-        owner = memory.get();
-    }
-    std::vector<int64_t> rows(static_cast<size_t>(at_once) * static_cast<size_t>(config_.n_audio_ctx));
-    for (int first = 0; first < batch; first += at_once) {
-        for (size_t i = 0; i < rows.size(); ++i)
-            rows[i] = int64_t{first} * config_.n_audio_ctx + static_cast<int64_t>(i);
-        set_mel(*pass, &features[static_cast<size_t>(first)], at_once);
-        write(pass->rows, rows.data());
-        pass->graph.run();
-    }
+    for (int first = 0; first < batch; first += at_once) run_encoder(*memory, features, first, at_once, {});
     return std::make_shared<WhisperEncoded>(std::move(memory), batch);
 }
 
@@ -226,13 +243,7 @@ std::map<std::string, Matrix> WhisperSession::encode_taps(const std::vector<Matr
                                                           const std::vector<std::string>& names) {
     const int batch = static_cast<int>(features.size());
     std::shared_ptr<AudioMemory> memory = memory_for(batch);
-    auto pass = build_encoder(*memory, batch, names);
-    std::vector<int64_t> rows(static_cast<size_t>(pass->rows->ne[0]));
-    for (size_t i = 0; i < rows.size(); ++i) rows[i] = static_cast<int64_t>(i);
-    set_mel(*pass, features.data(), batch);
-    write(pass->rows, rows.data());
-    pass->graph.run();
-    return collect_taps(pass->graph, names);
+    return collect_taps(run_encoder(*memory, features, 0, batch, names), names);
 }
 
 // --- decoder
@@ -241,7 +252,7 @@ std::map<std::string, Matrix> WhisperSession::encode_taps(const std::vector<Matr
 KvCache& WhisperSession::cache_for(int n_windows, int n_cells) {
     n_cells = std::max(n_cells, config_.n_text_ctx);
     if (!cache_ || cache_->n_windows() < n_windows || cache_->n_cells() < n_cells) {
-        decoder_pass_ = {};
+        decoder_pass_.clear();
         if (cache_) n_windows = std::max(n_windows, cache_->n_windows());
         cache_.reset();
         cache_ = std::make_unique<KvCache>(backend_, config_.n_text_layer,
@@ -305,17 +316,9 @@ std::unique_ptr<DecoderPass> WhisperSession::build_decoder(const DecoderShape& s
     return pass;
 }
 
-/// The graph of the last shape is kept: it serves 64 steps. The next one takes its memory: over hours every
-/// shape comes by, and memory for each would grow with the recording.
 DecoderPass& WhisperSession::decoder_pass(const DecoderShape& shape) {
-    auto& [known, pass] = decoder_pass_;
-    if (!pass || known.key() != shape.key()) {
-        GraphMemory graph_memory = pass ? pass->graph.give_memory() : GraphMemory{};
-        pass.reset();
-        pass = build_decoder(shape, std::move(graph_memory));
-        known = shape;
-    }
-    return *pass;
+    return decoder_pass_.of(
+        shape, [&](GraphMemory graph_memory) { return build_decoder(shape, std::move(graph_memory)); });
 }
 
 void WhisperSession::check_window(const Encoded& encoded, int window) {
@@ -490,8 +493,8 @@ Matrix WhisperSession::detect_language(Encoded& encoded) {
 // --- alignment and inspection
 // ----------------------------------------------------------------------------------
 
-Graph& WhisperSession::read_tokens(WhisperEncoded& encoded, int window, const std::vector<int32_t>& tokens,
-                                   std::vector<std::string> taps) {
+const Graph& WhisperSession::read_tokens(WhisperEncoded& encoded, int window,
+                                         const std::vector<int32_t>& tokens, std::vector<std::string> taps) {
     check_window(encoded, window);
     check_tokens(tokens);
     const int n_tokens = static_cast<int>(tokens.size());
