@@ -40,7 +40,7 @@ struct DecoderShape {
     int n_audio;  // rows that are audio vectors
     int n_out;    // rows of logits
     bool masked;  // else a row sees what stands before it
-    std::vector<std::string> taps;
+    std::vector<std::string> taps = {};
 
     auto key() const { return std::tie(first, n_windows, n_tokens, n_kv, n_audio, n_out, masked, taps); }
     bool operator==(const DecoderShape& other) const { return key() == other.key(); }
@@ -334,8 +334,7 @@ void Qwen3AsrSession::read_run(const std::vector<Prompt>& prompts, int first, in
                                  cache_->n_kv(),
                                  static_cast<int>(audio_at.size()),
                                  static_cast<int>(out_rows.size()),
-                                 !knows_causal_,
-                                 {}};
+                                 !knows_causal_};
         DecoderPass& pass = decoder_pass(shape);
         if (pass.audio) {
             write(pass.audio, audio.data());
@@ -397,15 +396,10 @@ class Qwen3AsrSession::Steps final : public StepModel {
         }
         ++n_sampled_;
         const int n_windows = static_cast<int>(branches.size());
-        logits_ = session_.run_decoder(session_.decoder_pass({0,
-                                                              n_windows,
-                                                              n_rows_,
-                                                              cache.n_kv(),
-                                                              0,
-                                                              n_windows * n_rows_,
-                                                              n_rows_ > 1 || !session_.knows_causal_,
-                                                              {}}),
-                                       tokens, positions);
+        logits_ = session_.run_decoder(
+            session_.decoder_pass({0, n_windows, n_rows_, cache.n_kv(), 0, n_windows * n_rows_,
+                                   n_rows_ > 1 || !session_.knows_causal_}),
+            tokens, positions);
     }
 
    private:

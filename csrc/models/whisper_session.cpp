@@ -82,7 +82,7 @@ struct DecoderShape {
     const AudioMemory* memory;
     int first, n_windows, n_tokens, n_kv;
     int n_out;  // rows of logits per window; 0: one per token
-    std::vector<std::string> taps;
+    std::vector<std::string> taps = {};
 
     auto key() const { return std::tie(memory, first, n_windows, n_tokens, n_kv, n_out, taps); }
     bool operator==(const DecoderShape& other) const { return key() == other.key(); }
@@ -350,7 +350,7 @@ class WhisperSession::Steps final : public StepModel {
         const int n_windows = static_cast<int>(prompts.size());
         cache_ = &session.cache_for(n_windows,
                                     longest + n_rows * std::min(max_tokens, session.config_.n_text_ctx));
-        shape_ = {&memory, first, n_windows, longest, 0, 2, {}};
+        shape_ = {&memory, first, n_windows, longest, 0, 2};
         read_prompts(prompts);
     }
 

@@ -209,7 +209,7 @@ class FileSource:
         cleaner, total = _Cleaner(), 0
         with self._open() as reader:
             decoded = rebatch(_resampled(self._mono(reader, cleaner), reader.rate), size)
-            with closing(_ahead(decoded)) as blocks:  # before the reader is: it may be decoding
+            with closing(_ahead(decoded)) as blocks:
                 for block in blocks:
                     total += block.size
                     yield block
@@ -236,8 +236,10 @@ class FileSource:
         cleaner = _Cleaner()
         with self._open() as reader:
             chunks = (cleaner(chunk)[:, :2] for chunk in reader.chunks())
-            for block in rebatch(_resampled(chunks, reader.rate, 2), _block_size(block_s)):
-                yield np.ascontiguousarray(block[:, 0]), np.ascontiguousarray(block[:, 1])
+            decoded = rebatch(_resampled(chunks, reader.rate, 2), _block_size(block_s))
+            with closing(_ahead(decoded)) as blocks:
+                for block in blocks:
+                    yield np.ascontiguousarray(block[:, 0]), np.ascontiguousarray(block[:, 1])
 
     def _mono(self, reader: Reader, cleaner: _Cleaner) -> Iterator[Samples]:
         for chunk in reader.chunks():  # [frames, channels]
@@ -309,7 +311,10 @@ def rebatch(chunks: Iterable[Samples], size: int) -> Iterator[Samples]:
 
 
 def _ahead(blocks: Iterator[Samples]) -> Generator[Samples]:
-    """The same blocks; each is decoded in another thread while its reader is busy with the one before."""
+    """The same blocks; each is decoded in another thread while who reads them is busy with the one before.
+
+    To be closed before the file is: it may be decoding.
+    """
     with ThreadPoolExecutor(1) as thread:
         coming = thread.submit(next, blocks, None)
         while (block := coming.result()) is not None:

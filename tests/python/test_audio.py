@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import soundfile
 
+from rustasr import audio_readers
 from rustasr.audio import SAMPLE_RATE, ArraySource, AudioSource, load_audio, open_audio
 from rustasr.errors import AudioError, OptionError
 
@@ -348,5 +349,25 @@ def test_a_block_is_decoded_while_the_one_before_is_used() -> None:
     while file.n_done == known and time.monotonic() < deadline:
         time.sleep(0.01)
     assert file.n_done > known, "nobody asked for the next block, but it is being read"
-    blocks.close()  # type: ignore[attr-defined]
-    assert file.n_begun == file.n_done, "a reader is let go of when nobody uses it any more"
+
+
+@pytest.mark.parametrize("stereo", [False, True])
+def test_a_file_is_closed_when_nobody_reads_it_any_more(
+    stereo: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    under_way: list[int] = []
+    close = audio_readers.SoundFileReader.__exit__
+
+    def watched(reader: Any, *error: Any) -> None:
+        under_way.append(file.n_begun - file.n_done)
+        close(reader, *error)
+
+    samples = tone(60.0)
+    file = SlowFile(encoded(np.stack([samples, samples], 1) if stereo else samples))
+    source: Any = open_audio(file)
+    monkeypatch.setattr(audio_readers.SoundFileReader, "__exit__", watched)
+    blocks = source.pairs(10.0) if stereo else source.blocks(10.0)
+    next(blocks)
+    time.sleep(0.05)  # the next block is being read
+    blocks.close()
+    assert under_way == [0]
