@@ -1,7 +1,7 @@
 #pragma once
-// The graph of the last shape, kept between calls. Another shape takes its memory: building a graph anew
-// costs a millisecond or a few, and over hours every shape comes by; memory for each would grow with the
-// recording.
+// The graph of the last shape, kept between calls. Another shape takes its memory: building a graph anew is
+// quick (0.2 ms for the decoder of tiny.en, 0.3 ms for that of Qwen3-ASR 0.6B, a millisecond or a few for a
+// conformer), and over hours every shape comes by; memory for each would grow with the recording.
 
 #include <memory>
 #include <utility>
