@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import atexit
+import os
 import queue
+import sys
 import threading
 from concurrent.futures import Future, wait
 from typing import TYPE_CHECKING, Any, TypeVar
+
+from rustasr.cli import EXIT_INTERRUPTED
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -39,6 +44,7 @@ class Worker:
                 wait([future], POLL_SECONDS)
             except KeyboardInterrupt:
                 if self.interrupted:
+                    atexit.register(_leave_at_once, future)
                     raise
                 self.interrupted = True
                 self._cancel()
@@ -51,6 +57,17 @@ class Worker:
                 future.set_result(call())
             except BaseException as error:
                 future.set_exception(error)
+
+
+def _leave_at_once(running: Future[Any]) -> None:
+    """End the process without taking the interpreter down around a call that is still in compiled code.
+
+    Coming back from there it would be ended in the middle of a C++ frame, which aborts the process.
+    """
+    if not running.done():
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(EXIT_INTERRUPTED)
 
 
 __all__ = ["Worker"]
